@@ -1,0 +1,98 @@
+"""The public door: refusals in one sentence that name the argument, the rule and what came.
+
+Everything a user can get wrong is refused here, before anything is compiled or written; the rooms inside trust
+what they are given. Shapes and dtypes are known while tracing, so they are always checked. Values are looked at
+only on arrays that hold some: never inside `jit`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+
+def require(holds: bool, name: str, rule: str, got: object) -> None:
+    """Raise `ValueError: <name> must <rule>, got <got>` unless the rule holds."""
+    if not holds:
+        raise ValueError(f"{name} must {rule}, got {got}")
+
+
+def whole_number(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is not an integer of at least `least`; `True` is no integer here."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    require(is_whole, name, f"be a whole number of at least {least}", repr(value))
+
+
+def positive_number(name: str, value: object) -> None:
+    """Refuse what is not a finite number above zero."""
+    is_positive = isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+    require(is_positive, name, "be a finite number above 0", repr(value))
+
+
+def names(name: str, c: object, expected: tuple[str, ...]) -> None:
+    """Refuse a dict of raw conditions that lacks a name or has one too many."""
+    wanted = "be a dict with " + (f"the keys {list(expected)}" if expected else "no keys: this model is unconditional")
+    require(isinstance(c, Mapping), name, wanted, f"a {type(c).__name__}")
+    assert isinstance(c, Mapping)
+    missing = [key for key in expected if key not in c]
+    unexpected = [key for key in c if key not in expected]
+    require(not missing, name, wanted, f"{list(c)}: {missing} missing")
+    require(not unexpected, name, wanted, f"{list(c)}: {unexpected} unexpected")
+
+
+def values(x: Any) -> np.ndarray | None:
+    """The values of an array on the host, or None while it is only being traced."""
+    import jax
+
+    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def shape_of(name: str, x: Any) -> tuple[int, ...]:
+    """The shape of an array; refuses what is not one."""
+    require(hasattr(x, "shape") and hasattr(x, "dtype"), name, "be an array", f"a {type(x).__name__}")
+    return tuple(x.shape)
+
+
+def event(name: str, x: Any, event_shape: tuple[int, ...]) -> None:
+    """Refuse an array that is not [B, *event_shape], or that holds no example."""
+    shape = shape_of(name, x)
+    expected = "[B, " + ", ".join(map(str, event_shape)) + "]"
+    require(shape[1:] == event_shape and len(shape) > 0, name, f"have shape {expected}", shape)
+    require(shape[0] > 0, name, "hold at least one example", f"shape {shape}")
+
+
+def unit_interval(name: str, x: Any) -> None:
+    """Refuse floats that are NaN or outside [0, 1], and any other dtype."""
+    dtype = np.dtype(x.dtype)
+    # ml_dtypes' bfloat16 is no numpy.floating; its kind is 'V', its name says what it is.
+    is_float = np.issubdtype(dtype, np.floating) or "float" in dtype.name
+    require(is_float, name, "be floats in [0, 1] (`cvae.prepare` scales uint8 pixels)", f"{dtype} values")
+    array = values(x)
+    if array is None:
+        return
+    array = array.astype(np.float32)
+    require(not np.isnan(array).any(), name, "be floats in [0, 1]", f"{int(np.isnan(array).sum())} NaN")
+    require(
+        bool((array >= 0).all() and (array <= 1).all()),
+        name,
+        "be floats in [0, 1]",
+        f"values from {array.min():g} to {array.max():g}",
+    )
+
+
+def pixels(name: str, x: Any) -> None:
+    """Refuse raw pixels that are neither uint8 nor floats in [0, 1]."""
+    if np.dtype(x.dtype) == np.uint8:
+        return
+    is_float = np.issubdtype(np.dtype(x.dtype), np.floating)
+    require(is_float, name, "be uint8 or floats in [0, 1]", f"{x.dtype} values")
+    unit_interval(name, x)
+
+
+def same_length(name: str, length: int, other: str, other_length: int) -> None:
+    """Refuse two arrays whose batch axes differ."""
+    require(length == other_length, name, f"hold one entry an example of {other}, {other_length} of them", length)

@@ -1,0 +1,159 @@
+"""Figures: host arrays in, matplotlib figures out. Knows no models, and opens no window.
+
+Figures are made without pyplot, so they hold no global state and need no display; `figure.savefig(path)` writes
+one, and a notebook shows the one it is given. Ten classes are told apart by position and by the digit itself
+wherever colour alone would not do, in a palette chosen for colour-blind readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+PALETTE = matplotlib.color_sequences["petroff10"]  # Petroff 2021: ten colours, tested for colour-blind readers
+GREY = "0.35"
+LABELLED = 30  # points a class drawn as the digit itself, so the classes read without colour
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _scatter(axes: Axes, means: np.ndarray, labels: np.ndarray, limit: float) -> None:
+    """Every point a dot, and a few of each class the digit itself."""
+    classes = np.unique(labels)
+    colours = np.array([matplotlib.colors.to_rgb(PALETTE[k % len(PALETTE)]) for k in labels])
+    axes.scatter(means[:, 0], means[:, 1], s=2, c=colours, alpha=0.35, linewidths=0, rasterized=True)
+    halo: list[AbstractPathEffect] = [withStroke(linewidth=1.2, foreground="white")]
+    for k in classes:
+        for x, y in means[labels == k][:LABELLED]:
+            if max(abs(x), abs(y)) < limit:
+                text = axes.text(x, y, str(k), color=PALETTE[k % len(PALETTE)], fontsize=7, ha="center", va="center")
+                text.set_path_effects(halo)
+    _square(axes, limit)
+
+
+def _square(axes: Axes, limit: float) -> None:
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    axes.tick_params(labelsize=7, length=2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _contours(axes: Axes) -> None:
+    """The one, two and three standard deviations of N(0, I)."""
+    for radius in (1, 2, 3):
+        axes.add_patch(Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=3))
+
+
+def latents(
+    means: Mapping[str, np.ndarray],
+    dimensions: Mapping[str, Sequence[int]],
+    labels: np.ndarray,
+    by_class: str,
+    title: str,
+) -> Figure:
+    """Posterior means coloured by class, a panel a model; then one model's classes one by one over N(0, I).
+
+    Args:
+        means: posterior means [N, 2] by the model's name.
+        dimensions: which latents these are, counted from 0; where there is but one, the other axis is noise.
+        labels: classes [N].
+        by_class: whose classes are drawn one by one.
+        title: of the whole figure.
+    """
+    classes = np.unique(labels)
+    columns = (len(classes) + 1) // 2
+    figure = _figure(9, 8.6, title)
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[1.15, 1])).ravel()
+    for axes, (name, points) in zip(np.atleast_1d(above.subplots(1, len(means))), means.items(), strict=True):
+        limit = 1.05 * float(np.quantile(np.abs(points), 0.999))
+        _scatter(axes, points, labels, limit)
+        axes.set_title(f"{name}: posterior means, all classes", fontsize=9)
+        axis_names = [f"$z_{{{d + 1}}}$" for d in dimensions[name]] + ["noise, to spread the points"]
+        axes.set_xlabel(axis_names[0], fontsize=8)
+        axes.set_ylabel(axis_names[1], fontsize=8)
+    below.suptitle(f"{by_class}, class by class, over the 1, 2 and 3 sigma circles of N(0, I)", fontsize=9)
+    panels = below.subplots(2, columns, sharex=True, sharey=True).ravel()
+    for axes, k in zip(panels, classes, strict=False):
+        points = means[by_class][labels == k]
+        axes.scatter(
+            points[:, 0], points[:, 1], s=3, color=PALETTE[k % len(PALETTE)], alpha=0.45, linewidths=0, rasterized=True
+        )
+        _contours(axes)
+        _square(axes, 4.0)
+        axes.text(0.04, 0.95, str(k), transform=axes.transAxes, fontsize=12, fontweight="bold", va="top")
+    for axes in panels[len(classes) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def tile(images: np.ndarray, gap: int = 1) -> np.ndarray:
+    """Lay pictures out as one.
+
+    Shapes: [rows, columns, H, W, 1] -> [rows (H + gap) - gap, columns (W + gap) - gap], gaps white (0).
+    """
+    rows, columns, height, width = images.shape[:4]
+    canvas = np.zeros((rows, height + gap, columns, width + gap), dtype=np.float32)
+    canvas[:, :height, :, :width] = images[..., 0].transpose(0, 2, 1, 3)
+    return canvas.reshape(rows * (height + gap), columns * (width + gap))[: -gap or None, : -gap or None]
+
+
+def grid(
+    images: np.ndarray,
+    title: str,
+    *,
+    row_labels: Sequence[str] | None = None,
+    x_label: str = "",
+    y_label: str = "",
+    gap: int = 1,
+    cell: float = 0.42,
+) -> Figure:
+    """A grid of pictures, ink dark on white.
+
+    Shapes: images [rows, columns, H, W, 1] in [0, 1]; `cell` is a picture's size in inches.
+    """
+    rows, columns, height = images.shape[:3]
+    figure = _figure(max(columns * cell + 0.9, 4.0), rows * cell + 0.8, title)
+    axes = figure.subplots()
+    axes.imshow(tile(images, gap), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
+    axes.spines[:].set_visible(False)
+    if row_labels is not None:
+        axes.set_yticks(np.arange(rows) * (height + gap) + (height - 1) / 2, row_labels, fontsize=9)
+        axes.tick_params(length=0)
+    return figure
+
+
+def curves(histories: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], title: str) -> Figure:
+    """Training curves: the loss and its two terms, a panel each.
+
+    Args:
+        histories: by model, then by split (the first drawn solid, the second dashed), the arrays `loss`,
+            `log_likelihood` and `kl` with one value an epoch.
+        title: of the whole figure.
+    """
+    panels = {"loss": "loss = KL - log-likelihood", "log_likelihood": "log-likelihood", "kl": "KL"}
+    figure = _figure(9.6, 3.2, title)
+    for axes, (term, name) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for colour, (model, splits) in zip(PALETTE, histories.items(), strict=False):
+            for style, (split, terms) in zip(("-", "--"), splits.items(), strict=True):
+                epochs = np.arange(1, len(terms[term]) + 1)
+                axes.plot(epochs, terms[term], style, color=colour, linewidth=1.4, label=f"{model}, {split}")
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("epoch", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.5)
+    figure.axes[0].set_ylabel("nats per picture", fontsize=8)
+    figure.axes[0].legend(fontsize=7, frameon=False)
+    return figure

@@ -1,0 +1,1 @@
+"""Experiments: thin modules with a command line. Nothing imports them but the tests."""

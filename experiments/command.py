@@ -1,0 +1,46 @@
+"""What every experiment's command line shares: options from a dataclass, and refusals in one line."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+import cvae
+
+Settings = TypeVar("Settings")
+PROJECT = (Path(cvae.__file__).parent, Path(__file__).parent)
+
+
+def run(main: Callable[[Settings], object], settings: type[Settings], description: str) -> None:
+    """Parse the command line into `settings` and call `main` with it.
+
+    Exit codes: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C.
+    """
+    parsed = tyro.cli(settings, description=description, config=(tyro.conf.OmitArgPrefixes,))
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        main(parsed)
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether the project refused an input; a ValueError out of a library is a bug and keeps its traceback."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(frame.filename).parent in PROJECT
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *rest: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
