@@ -24,6 +24,9 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "tensorflow-datasets>=4.9.10",
+        "array_record>=0.5",  # the format of prepared sets; tensorflow-datasets asks for it on Linux only
+        "absl-py>=2",
+        "requests>=2.31",
         # tensorflow-datasets imports these and forgets to require them.
         "importlib_resources>=6",
         "pillow>=11",

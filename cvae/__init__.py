@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cvae import config as config
     from cvae import data as data
     from cvae import distributions as distributions
+    from cvae import download as download
     from cvae import evaluation as evaluation
     from cvae import generation as generation
     from cvae import model as model
@@ -55,6 +56,7 @@ _ROOMS = (
     "config",
     "data",
     "distributions",
+    "download",
     "evaluation",
     "generation",
     "model",

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import Array, lax
+import numpy as np
+from jax import Array
 
 from cvae import checks
 from cvae.conditions import Conditions
@@ -30,25 +30,12 @@ def mean_terms(terms: Elbo) -> Terms:
     return Terms(float(-terms.value.mean()), float(terms.log_likelihood.mean()), float(terms.kl.mean()))
 
 
-@partial(jax.jit, static_argnames=("model", "num_samples", "prepare", "batch_size"))
-def _evaluate(
-    model: CVAE,
-    params: Params,
-    key: Array,
-    x: Array,
-    c: Conditions,
-    *,
-    num_samples: int,
-    prepare: Prepare,
-    batch_size: int,
+@partial(jax.jit, static_argnames=("model", "num_samples", "prepare"))
+def _evaluate_chunk(
+    model: CVAE, params: Params, key: Array, x: Array, c: Conditions, num_samples: int, prepare: Prepare
 ) -> Elbo:
-    def one(example: tuple[Array, Array, Conditions]) -> Elbo:
-        number, x, c = example
-        prepare_key, elbo_key = jax.random.split(jax.random.fold_in(key, number))
-        batch = prepare(prepare_key, x[None], {name: value[None] for name, value in c.items()})
-        return Elbo(*(term[0] for term in elbo(model, params, elbo_key, *batch, num_samples=num_samples)))
-
-    return Elbo(*lax.map(one, (jnp.arange(x.shape[0]), x, c), batch_size=batch_size))
+    prepare_key, elbo_key = jax.random.split(key)
+    return elbo(model, params, elbo_key, *prepare(prepare_key, x, c), num_samples=num_samples)
 
 
 def evaluate(
@@ -64,16 +51,20 @@ def evaluate(
 ) -> Elbo:
     """The ELBO of every example, with beta = 1, in chunks of `batch_size` so that memory stays bounded.
 
-    Each example has a key of its own, from its number, so the result does not depend on the chunks.
+    Every chunk has the same shape, so one compiled program serves data sets of any length.
 
-    Shapes: x [N, *event] as stored, c of length N -> Elbo of [N].
+    Shapes: x [N, *event] as stored, c of length N -> Elbo of [N], on the host.
     Raises: ValueError for examples that do not suit the model, or a size that is not a whole number.
     """
     check_examples(model, x, c)
     checks.whole_number("num_samples", num_samples)
     checks.whole_number("batch_size", batch_size)
-    x, c = jax.device_put((x, c))
-    batch_size = min(batch_size, x.shape[0])
-    return _evaluate(  # type: ignore[no-any-return]
-        model, params, key, x, c, num_samples=num_samples, prepare=prepare, batch_size=batch_size
-    )
+    x, c = jax.tree.map(np.asarray, (x, c))
+    size = x.shape[0]
+    chunks = []
+    for number, first in enumerate(range(0, size, batch_size)):
+        rows = np.arange(first, first + batch_size) % size  # the last chunk is filled up from the start
+        chunk = x[rows], {name: value[rows] for name, value in c.items()}
+        chunk_key = jax.random.fold_in(key, number)
+        chunks.append(_evaluate_chunk(model, params, chunk_key, *chunk, num_samples=num_samples, prepare=prepare))
+    return jax.tree.map(lambda *terms: np.concatenate(terms)[:size], *chunks)  # type: ignore[no-any-return]

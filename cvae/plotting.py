@@ -8,6 +8,7 @@ wherever colour alone would not do, in a palette chosen for colour-blind readers
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
+from PIL import Image
 
 PALETTE = matplotlib.color_sequences["petroff10"]  # Petroff 2021: ten colours, tested for colour-blind readers
 GREY = "0.35"
@@ -27,11 +29,16 @@ def _figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
+def _dot(count: int) -> float:
+    """Area of a dot that suits a panel of so many points."""
+    return float(np.clip(3000 / count, 2, 12))
+
+
 def _scatter(axes: Axes, means: np.ndarray, labels: np.ndarray, limit: float) -> None:
     """Every point a dot, and a few of each class the digit itself."""
     classes = np.unique(labels)
     colours = np.array([matplotlib.colors.to_rgb(PALETTE[k % len(PALETTE)]) for k in labels])
-    axes.scatter(means[:, 0], means[:, 1], s=2, c=colours, alpha=0.35, linewidths=0, rasterized=True)
+    axes.scatter(means[:, 0], means[:, 1], s=_dot(len(means)), c=colours, alpha=0.4, linewidths=0, rasterized=True)
     halo: list[AbstractPathEffect] = [withStroke(linewidth=1.2, foreground="white")]
     for k in classes:
         for x, y in means[labels == k][:LABELLED]:
@@ -73,8 +80,9 @@ def latents(
     columns = (len(classes) + 1) // 2
     figure = _figure(9, 8.6, title)
     above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[1.15, 1])).ravel()
+    # One scale for all models, so that their spread can be compared.
+    limit = 1.05 * max(float(np.quantile(np.abs(points), 0.999)) for points in means.values())
     for axes, (name, points) in zip(np.atleast_1d(above.subplots(1, len(means))), means.items(), strict=True):
-        limit = 1.05 * float(np.quantile(np.abs(points), 0.999))
         _scatter(axes, points, labels, limit)
         axes.set_title(f"{name}: posterior means, all classes", fontsize=9)
         axis_names = [f"$z_{{{d + 1}}}$" for d in dimensions[name]] + ["noise, to spread the points"]
@@ -85,7 +93,13 @@ def latents(
     for axes, k in zip(panels, classes, strict=False):
         points = means[by_class][labels == k]
         axes.scatter(
-            points[:, 0], points[:, 1], s=3, color=PALETTE[k % len(PALETTE)], alpha=0.45, linewidths=0, rasterized=True
+            points[:, 0],
+            points[:, 1],
+            s=_dot(len(points)),
+            color=PALETTE[k % len(PALETTE)],
+            alpha=0.45,
+            linewidths=0,
+            rasterized=True,
         )
         _contours(axes)
         _square(axes, 4.0)
@@ -106,6 +120,16 @@ def tile(images: np.ndarray, gap: int = 1) -> np.ndarray:
     return canvas.reshape(rows * (height + gap), columns * (width + gap))[: -gap or None, : -gap or None]
 
 
+def write_ink(path: Path, images: np.ndarray, height: int = 112) -> None:
+    """Write a grid of pictures as a plain PNG, ink dark on white, without axes or title.
+
+    Shapes: images [rows, columns, H, W, 1] in [0, 1]; each is enlarged smoothly to about `height` pixels.
+    """
+    page = Image.fromarray(np.rint(255 * (1 - tile(images, gap=0))).astype(np.uint8))
+    scale = max(1, round(height / images.shape[2]))
+    page.resize((page.width * scale, page.height * scale), Image.Resampling.BICUBIC).save(path)
+
+
 def grid(
     images: np.ndarray,
     title: str,
@@ -121,7 +145,8 @@ def grid(
     Shapes: images [rows, columns, H, W, 1] in [0, 1]; `cell` is a picture's size in inches.
     """
     rows, columns, height = images.shape[:3]
-    figure = _figure(max(columns * cell + 0.9, 4.0), rows * cell + 0.8, title)
+    edges = 0.45 + 0.2 * bool(x_label)  # the title, and the label below
+    figure = _figure(max(columns * cell + 0.6, 4.0), rows * cell + edges, title)
     axes = figure.subplots()
     axes.imshow(tile(images, gap), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
@@ -149,6 +174,11 @@ def curves(histories: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], titl
             for style, (split, terms) in zip(("-", "--"), splits.items(), strict=True):
                 epochs = np.arange(1, len(terms[term]) + 1)
                 axes.plot(epochs, terms[term], style, color=colour, linewidth=1.4, label=f"{model}, {split}")
+        # The first epochs fall so far that they would flatten the rest.
+        shown = np.concatenate([line.get_ydata()[len(line.get_ydata()) // 20 + 1 :] for line in axes.lines])
+        if len(shown):
+            margin = 0.08 * float(np.ptp(shown)) or 1.0
+            axes.set_ylim(float(shown.min()) - margin, float(shown.max()) + margin)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("epoch", fontsize=8)
         axes.tick_params(labelsize=7)

@@ -152,7 +152,6 @@ def fit(
     size = x.shape[0]
     if validation is not None:
         check_examples(model, *validation)
-        validation = jax.device_put(validation)
     x, c = jax.device_put((x, c))
     state = start(params, training.learning_rate)
     history = []

@@ -11,31 +11,18 @@ two cores; on the 8x8 digits, a few seconds. Pictures, metrics and parameters go
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-
 import cvae
-from experiments import command
+from experiments import command, pictures
 
 if TYPE_CHECKING:
-    import jax
-    from matplotlib.figure import Figure
-
     from cvae.config import Config
     from cvae.data import Dataset
-    from cvae.evaluation import Terms
-    from cvae.model import CVAE
-    from cvae.networks import Params
     from cvae.objectives import Elbo
-    from cvae.training import Epoch
-
-    Trained = dict[str, tuple[CVAE, Params]]
-    Decode = Callable[[jax.Array, jax.Array], jax.Array]  # (z, label) -> pictures
 
 
 @dataclass(frozen=True)
@@ -105,10 +92,6 @@ ARTICLE = Preset(epochs=20, hidden=(512,))
 PRESETS = {"digits": Preset(epochs=300, hidden=(256,))}
 SMOKE = Preset(epochs=3, hidden=(64,))
 
-PER_CLASS = 2  # pictures of each class that are reconstructed
-HANDS = 12  # columns of the handwriting grid
-MANIFOLD = 20  # pictures along a side of the manifold
-
 
 def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
     """Turn the options into a data set, a config and a run folder, refusing what cannot work; writes nothing."""
@@ -142,14 +125,8 @@ def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
     cvae.runs.check_free(out, config)
     for architecture in config.models.values():
         model = cvae.make(architecture)
-        cvae.training.check_fit(model, dataset.train.x, given(model, dataset.train.label), config.training)
+        cvae.training.check_fit(model, dataset.train.x, pictures.given(model, dataset.train.label), config.training)
     return dataset, config, out
-
-
-def given(model: CVAE, label: np.ndarray) -> dict[str, np.ndarray]:
-    """The conditions a model is told: the label, or nothing."""
-    assert model.architecture is not None
-    return {"label": label} if isinstance(model.architecture.condition, cvae.Label) else {}
 
 
 def main(settings: Settings) -> Path:
@@ -165,21 +142,23 @@ def main(settings: Settings) -> Path:
         model = cvae.make(architecture)
         fitted = cvae.fit(
             model,
-            model.init(init_key),
+            jax.jit(model.init)(init_key),
             fit_key,
             dataset.train.x,
-            given(model, dataset.train.label),
+            pictures.given(model, dataset.train.label),
             config.training,
-            validation=(dataset.validation.x, given(model, dataset.validation.label)),
+            validation=(dataset.validation.x, pictures.given(model, dataset.validation.label)),
             on_epoch=partial(cvae.runs.log_epoch, out, name),
             name=f"{name} on {dataset.name}",
         )
         cvae.runs.save(out, name, fitted.params)
-        c = given(model, dataset.test.label)
+        c = pictures.given(model, dataset.test.label)
         test[name] = score(cvae.evaluate(model, fitted.params, test_key, dataset.test.x, c))
         seconds[name] = sum(epoch.seconds for epoch in fitted.history)
         trained[name], histories[name] = (model, fitted.params), fitted.history
-    draw(out, config, dataset, settings.output.digit, trained, histories, draw_key)
+    drawings = pictures.Drawings(config, dataset, trained, histories, draw_key)
+    for figure_name, figure in drawings.figures(settings.output.digit):
+        figure.savefig(out / "figures" / f"{dataset.name}_{figure_name}.png", dpi=200)
     seconds["total"] = time.perf_counter() - began
     summary = {"experiment": config.experiment, "dataset": dataset.name, "seed": config.seed}
     summary |= {"test": test, "seconds": seconds} | cvae.runs.provenance()
@@ -210,122 +189,6 @@ def report(out: Path, dataset: Dataset, test: dict[str, dict[str, float]], secon
     print(f"\n{seconds['total']:.0f} s in all; pictures in {out / 'figures'}:")
     for path in sorted((out / "figures").iterdir()):
         print(f"  {path.name}")
-
-
-def draw(
-    out: Path,
-    config: Config,
-    dataset: Dataset,
-    digit: int,
-    trained: Trained,
-    histories: dict[str, list[Epoch]],
-    key: jax.Array,
-) -> None:
-    """Draw the five figures into the run folder; their files and titles name the data set."""
-    import jax
-    import jax.numpy as jnp
-
-    size, epochs = config.models["cvae"].latent_size, config.training.epochs
-    about = f"{size} latent{'s' if size > 1 else ''}, {epochs} epochs"
-    x, _ = cvae.prepare(key, jnp.asarray(dataset.test.x), {})
-    label = dataset.test.label
-    points, dimensions = {}, {}
-    for name, (model, params) in trained.items():
-        means = np.asarray(jax.jit(model.encode)(params, x, given(model, label)).mean)
-        points[name.upper()], dimensions[name.upper()] = plane(means)
-
-    def save(figure: Figure, name: str) -> None:
-        figure.savefig(out / "figures" / f"{dataset.name}_{name}.png", dpi=200)
-
-    title = f"{dataset.name}, test split: q(z | x, c), {about}"
-    save(cvae.plotting.latents(points, dimensions, label, "CVAE", title), "latents")
-    save(reconstructions(dataset, x, trained, key, about), "reconstructions")
-
-    model, params = trained["cvae"]
-    decode = jax.jit(lambda z, label: model.decode(params, z, {"label": label}).mean)
-    save(handwriting(dataset, decode, size, key, about), "handwriting")
-    save(manifold(dataset, decode, size, dimensions["CVAE"], digit, about), f"manifold_{digit}")
-    title = f"{dataset.name}: training and validation, {about}"
-    lines = {name.upper(): by_split(history) for name, history in histories.items()}
-    save(cvae.plotting.curves(lines, title), "curves")
-
-
-def plane(means: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The two latents whose posterior means vary most: the points in their plane, and which two they are.
-
-    A single latent is shown against noise.  Shapes: [N, Z] -> [N, 2].
-    """
-    if means.shape[1] == 1:
-        noise = np.random.default_rng(0).standard_normal(len(means))
-        return np.stack([means[:, 0], noise], axis=1), (0,)
-    first, second = sorted(np.argsort(means.var(axis=0))[::-1][:2].tolist())
-    return means[:, [first, second]], (first, second)
-
-
-def by_split(history: list[Epoch]) -> dict[str, dict[str, np.ndarray]]:
-    """The terms of a history as arrays with one value an epoch."""
-
-    def stack(terms: list[Terms | None]) -> dict[str, np.ndarray]:
-        return dict(zip(cvae.evaluation.Terms._fields, np.array(terms).T, strict=True))
-
-    return {
-        "train": stack([epoch.train for epoch in history]),
-        "validation": stack([epoch.validation for epoch in history]),
-    }
-
-
-def reconstructions(dataset: Dataset, x: jax.Array, trained: Trained, key: jax.Array, about: str) -> Figure:
-    """Test pictures over their reconstructions: the first of each class, so that nothing is picked."""
-    label = dataset.test.label
-    rows = np.concatenate([np.flatnonzero(label == k)[:PER_CLASS] for k in range(dataset.num_classes)])
-    drawn = [
-        cvae.reconstruct(model, params, key, x[rows], given(model, label[rows])) for model, params in trained.values()
-    ]
-    title = f"{dataset.name}, test split: pictures and their reconstructions, {about}"
-    names = ["test", *(name.upper() for name in trained)]
-    return cvae.plotting.grid(np.stack([x[rows], *drawn]), title, row_labels=names)
-
-
-def handwriting(dataset: Dataset, decode: Decode, size: int, key: jax.Array, about: str) -> Figure:
-    """A row a class, a column a latent that all classes share: the same hand runs down each column."""
-    import jax
-    import jax.numpy as jnp
-
-    classes = dataset.num_classes
-    hands = jax.random.normal(key, (HANDS, size))
-    pictures = decode(jnp.tile(hands, (classes, 1)), jnp.repeat(jnp.arange(classes), HANDS))
-    return cvae.plotting.grid(
-        np.asarray(pictures).reshape(classes, HANDS, *pictures.shape[1:]),
-        f"{dataset.name}, CVAE: every class in {HANDS} hands, {about}",
-        row_labels=[str(k) for k in range(classes)],
-        x_label="a column is one latent z ~ N(0, I)",
-        y_label="a row is one label",
-    )
-
-
-def manifold(
-    dataset: Dataset, decode: Decode, size: int, dimensions: tuple[int, ...], digit: int, about: str
-) -> Figure:
-    """One class over the plane of two latents; the other latents, if any, stay at 0."""
-    import jax
-    import jax.numpy as jnp
-
-    # Equal steps of probability, so that every picture stands for as much of the prior as any other.
-    steps = jax.scipy.stats.norm.ppf((jnp.arange(MANIFOLD) + 0.5) / MANIFOLD)
-    coordinates = jnp.meshgrid(*([steps, steps[::-1]] if size > 1 else [steps, jnp.zeros(1)]))
-    z = jnp.zeros((coordinates[0].size, size))
-    for dimension, coordinate in zip(dimensions, coordinates, strict=False):
-        z = z.at[:, dimension].set(coordinate.ravel())
-    pictures = np.asarray(decode(z, jnp.full(len(z), digit)))
-    axis_names = [f"$z_{{{d + 1}}}$, quantiles of N(0, 1)" for d in dimensions] + [""]
-    return cvae.plotting.grid(
-        pictures.reshape(*coordinates[0].shape, *pictures.shape[1:]),
-        f"{dataset.name}, CVAE: the manifold of {digit}, {about}",
-        x_label=axis_names[0],
-        y_label=axis_names[1],
-        gap=0,
-        cell=0.3,
-    )
 
 
 if __name__ == "__main__":

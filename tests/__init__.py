@@ -1,0 +1,1 @@
+"""Tests: one file a room, plus oracles that know the exact answer."""
