@@ -34,7 +34,7 @@ def restore(folder: Path, like: Any) -> Any:
             found = checkpointer.metadata(folder.absolute()).item_metadata
         except Exception as error:  # Orbax raises many kinds; the user has one question: which folder is bad.
             raise ValueError(f"checkpoint must be readable, got {_line(error)} at {folder}") from error
-        checks.require(found is not None, "checkpoint", "be written by Orbax", f"something else at {folder}")
+        checks.require(found is not None, "checkpoint", "be whole, as Orbax wrote it", f"a damaged one at {folder}")
         _check_leaves(_leaves(found.tree), _leaves(like), folder)
         try:
             return checkpointer.restore(folder.absolute(), like)

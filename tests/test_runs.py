@@ -1,0 +1,166 @@
+"""Run folders and checkpoints: what is written is read back, and what does not fit is named."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import cvae
+from cvae import checkpoints, runs
+from cvae.config import Config
+
+MODELS = {
+    "cvae": cvae.Architecture((2, 3, 1), cvae.Label(5), 4, (7,)),
+    "vae": cvae.Architecture((2, 3, 1), cvae.Nothing(), 4, (7,)),
+}
+CONFIG = Config("test", "digits", 0, cvae.Training(epochs=2), MODELS)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run folder with both models."""
+    folder = tmp_path_factory.mktemp("run")
+    runs.start(folder, CONFIG)
+    for number, (name, architecture) in enumerate(MODELS.items()):
+        runs.save(folder, name, cvae.make(architecture).init(jax.random.key(number)))
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it that a test may damage."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_a_model_comes_back_to_the_bit(finished):
+    for number, name in enumerate(MODELS):
+        model, params, config = cvae.load(finished, name)
+        assert config == CONFIG
+        assert model is cvae.make(MODELS[name])
+        jax.tree.map(np.testing.assert_array_equal, params, model.init(jax.random.key(number)))
+    assert cvae.load(finished)[0] is cvae.make(MODELS["cvae"])
+
+
+def test_a_model_comes_back_in_another_process(finished):
+    code = (
+        "import cvae, jax, sys; m, p, c = cvae.load(sys.argv[1], 'vae');"
+        "print(float(sum(abs(x).sum() for x in jax.tree.leaves(p))))"
+    )
+    out = subprocess.run([sys.executable, "-c", code, finished], capture_output=True, text=True, check=True).stdout
+    expected = sum(abs(leaf).sum() for leaf in jax.tree.leaves(cvae.load(finished, "vae")[1]))
+    assert float(out) == pytest.approx(float(expected))
+
+
+def test_no_model_of_that_name(finished):
+    with pytest.raises(ValueError, match=r"name must be one of \['cvae', 'vae'\], got 'gan'"):
+        cvae.load(finished, "gan")
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"run folder must hold a config.json, got none at .*nowhere"):
+        cvae.load(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json must be JSON"):
+        cvae.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config must have the fields \['experiment'"):
+        cvae.load(tmp_path)
+
+
+def edit_config(run, change) -> None:
+    data = json.loads((run / "config.json").read_text())
+    change(data["models"]["cvae"])
+    (run / "config.json").write_text(json.dumps(data))
+
+
+MISFITS = {
+    "wider": (lambda a: a.update(hidden=[9]), r"params\['decoder'\]\['logits'\]\['kernel'\] must have shape \(9, 6\)"),
+    "deeper": (lambda a: a.update(hidden=[7, 7]), r"\['layer_1'\]\['bias'\] must be in the checkpoint"),
+    "latents": (lambda a: a.update(latent_size=3), r"\['layer_0'\]\['kernel'\] must have shape \(8, 7\), got \(9, 7\)"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), MISFITS.values(), ids=MISFITS.keys())
+def test_parameters_that_do_not_fit_are_named(run, change, message):
+    edit_config(run, change)
+    with pytest.raises(ValueError, match=message):
+        cvae.load(run, "cvae")
+
+
+def test_a_leaf_too_many_is_named(tmp_path):
+    tree = {"a": np.ones(2, np.float32), "b": {"c": np.ones(3, np.float32)}}
+    checkpoints.save(tmp_path / "kept", tree)
+    with pytest.raises(ValueError, match=r"params\['b'\]\['c'\] must belong to the model"):
+        checkpoints.restore(tmp_path / "kept", {"a": tree["a"]})
+    with pytest.raises(ValueError, match=r"params\['a'\] must have dtype int32, got float32"):
+        checkpoints.restore(tmp_path / "kept", tree | {"a": np.ones(2, np.int32)})
+
+
+def test_a_damaged_checkpoint_is_refused(run):
+    folder = run / "checkpoints" / "cvae"
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.stat().st_size > 100 and "metadata" not in path.name.lower():
+            path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"checkpoint must be (readable|whole), "):
+        cvae.load(run, "cvae")
+
+
+def test_a_missing_checkpoint_is_refused(run):
+    shutil.rmtree(run / "checkpoints" / "cvae")
+    with pytest.raises(ValueError, match="checkpoint must be a folder, got nothing at"):
+        cvae.load(run, "cvae")
+    (run / "checkpoints" / "cvae").mkdir()
+    with pytest.raises(ValueError, match="checkpoint must"):
+        cvae.load(run, "cvae")
+
+
+def test_saving_again_replaces(tmp_path):
+    for value in (1.0, 2.0):
+        checkpoints.save(tmp_path / "kept", {"a": np.full(2, value, np.float32)})
+    restored = checkpoints.restore(tmp_path / "kept", {"a": np.zeros(2, np.float32)})
+    np.testing.assert_array_equal(restored["a"], 2.0)
+
+
+def test_a_folder_with_another_config_is_refused_and_left_alone(run):
+    other = Config("test", "digits", 0, cvae.Training(epochs=3), MODELS)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(ValueError, match=r"training\.epochs 2, not 3; choose another folder or delete it"):
+        runs.start(run, other)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match=r"run folder must hold a config.json, got none"):
+        runs.check_free(tmp_path, CONFIG)
+    with pytest.raises(ValueError, match="run folder must be a folder, got a file"):
+        runs.check_free(tmp_path / "thesis.tex", CONFIG)
+
+
+def test_the_same_config_starts_over(run):
+    (run / "metrics.jsonl").write_text("old\n")
+    (run / "summary.json").write_text("{}")
+    runs.start(run, CONFIG)
+    assert (run / "metrics.jsonl").read_text() == ""
+    assert not (run / "summary.json").exists()
+
+
+def test_provenance_says_where_a_figure_came_from_and_names_no_host(monkeypatch):
+    import platform
+
+    found = runs.provenance()
+    assert found["versions"]["jax"] == jax.__version__
+    assert found["machine"]["cores"] >= 1
+    assert found["machine"]["devices"]
+    assert platform.node() not in json.dumps(found)
+    commit = found["commit"]
+    assert commit is None or len(commit.removesuffix("-dirty")) == 40
+
+
+def test_no_commit_outside_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runs.commit() is None
