@@ -74,8 +74,13 @@ def epoch() -> str:
         "| an epoch of 55,000 pictures | batch | seconds | times this project's | times the floor |",
         "|---|---:|---:|---:|---:|",
     ]
-    names = {"cvae": "this project", "pytorch": "PyTorch, eager, DataLoader", "keras": "Keras 3 on JAX"}
-    names["floor"] = "the arithmetic alone"
+    names = {
+        "cvae": "this project",
+        "pytorch": "PyTorch, eager, DataLoader",
+        "pytorch_fused": "PyTorch, the same with a fused Adam",
+        "keras": "Keras 3 on JAX",
+        "floor": "the arithmetic alone",
+    }
     for batch, summary in record["results"].items():
         for name, row in summary.items():
             ratios = f"{row['over_cvae']:.2f} | {row['over_floor']:.2f}"

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 
 class Distribution(Protocol):
@@ -32,7 +32,13 @@ class Distribution(Protocol):
 
 
 def _sum_event(terms: Array) -> Array:
-    return terms.sum(axis=tuple(range(1, terms.ndim)))
+    """Sum over every axis but the first, [B, *event] -> [B].
+
+    As a product with ones: XLA would compute `terms` inside the loop of a plain sum, one element at a time, which on
+    a CPU makes the score of a picture twenty times slower. Full precision, because a GPU would round to TF32.
+    """
+    rows = terms.reshape(terms.shape[0], -1)
+    return jnp.dot(rows, jnp.ones(rows.shape[1], rows.dtype), precision=lax.Precision.HIGHEST)
 
 
 class Normal(NamedTuple):
@@ -74,6 +80,20 @@ def kl_divergence(q: Normal, p: Normal) -> Array:
     return _sum_event(-log_ratio + 0.5 * (jnp.exp(2 * log_ratio) + shift**2 - 1))
 
 
+@jax.custom_jvp
+def _softplus(x: Array) -> Array:
+    """log(1 + exp(x)), with an absolute error of a float32 rounding.
+
+    `jax.nn.softplus` is exact relative to the value too, which a sum of nats has no use for, and costs a tenth of a
+    training step on a CPU, most of it in a `log1p` that does not vectorise.
+    """
+    return jnp.maximum(x, 0) + jnp.log(1 + jnp.exp(-jnp.abs(x)))
+
+
+# The exact derivative: that of the expression would be 0 at x = 0, where |x| has none.
+_softplus.defjvps(lambda tangent, _, x: tangent * jax.nn.sigmoid(x))
+
+
 class Bernoulli(NamedTuple):
     """Independent binary pixels, held as logits: the sigmoid is taken only to sample and to draw.
 
@@ -95,7 +115,7 @@ class Bernoulli(NamedTuple):
 
         Shapes: [B, *event] -> [B].
         """
-        return _sum_event(x * self.logits - jax.nn.softplus(self.logits))
+        return _sum_event(x * self.logits - _softplus(self.logits))
 
     def sample(self, key: Array) -> Array:
         """Draws of 0. and 1.  Shapes: -> [B, *event]."""

@@ -59,13 +59,12 @@ class Encoder(nnx.Module):
     def __init__(self, architecture: Architecture, rngs: nnx.Rngs):
         size, features = math.prod(architecture.event_shape), architecture.condition.width
         self.mlp = MLP(size, features, architecture.hidden, rngs)
-        self.mean = _linear(architecture.hidden[-1], architecture.latent_size, rngs)
-        self.log_std = _linear(architecture.hidden[-1], architecture.latent_size, rngs)
+        self.posterior = _linear(architecture.hidden[-1], 2 * architecture.latent_size, rngs)
 
     def __call__(self, x: Array, features: Array) -> tuple[Array, Array]:
         """Shapes: [B, D], [B or 1, F] -> [B, Z], [B, Z]."""
-        hidden = self.mlp(x, features)
-        return self.mean(hidden), LOG_STD_BOUND * jnp.tanh(self.log_std(hidden) / LOG_STD_BOUND)
+        mean, log_std = jnp.split(self.posterior(self.mlp(x, features)), 2, axis=-1)
+        return mean, LOG_STD_BOUND * jnp.tanh(log_std / LOG_STD_BOUND)
 
 
 class Decoder(nnx.Module):

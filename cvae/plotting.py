@@ -48,6 +48,7 @@ def _scatter(axes: Axes, means: np.ndarray, labels: np.ndarray, limit: float) ->
             if max(abs(x), abs(y)) < limit:
                 text = axes.text(x, y, str(k), color=PALETTE[k % len(PALETTE)], fontsize=7, ha="center", va="center")
                 text.set_path_effects(halo)
+                text.set_in_layout(False)  # inside the panel anyway, and slow to measure by the hundred
     _square(axes, limit)
 
 

@@ -1,1 +1,1 @@
-"""Experiments: thin modules with a command line. Nothing imports them but the tests."""
+"""Experiments: thin modules with a command line. The library never imports them."""

@@ -30,8 +30,7 @@ def test_shapes_of_the_parameters():
                 "layer_1": {"kernel": (64, 32), "bias": (32,)},
             }
         },
-        "mean": {"kernel": (32, 2), "bias": (2,)},
-        "log_std": {"kernel": (32, 2), "bias": (2,)},
+        "posterior": {"kernel": (32, 4), "bias": (4,)},
     }
     assert jax.tree.map(lambda leaf: leaf.shape, decoder) == {
         "mlp": {
@@ -64,6 +63,6 @@ def test_the_forward_pass_is_the_formula():
         weights = params["mlp"]["layers"][layer]
         hidden = np.maximum(hidden @ weights["kernel"] + weights["bias"], 0)
     mean, log_std = network.apply(params, x, features)
-    np.testing.assert_allclose(mean, hidden @ params["mean"]["kernel"] + params["mean"]["bias"], rtol=1e-4, atol=1e-5)
-    raw = hidden @ params["log_std"]["kernel"] + params["log_std"]["bias"]
-    np.testing.assert_allclose(log_std, 7 * np.tanh(raw / 7), rtol=1e-4, atol=1e-5)
+    head = hidden @ params["posterior"]["kernel"] + params["posterior"]["bias"]
+    np.testing.assert_allclose(mean, head[:, :2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_std, 7 * np.tanh(head[:, 2:] / 7), rtol=1e-4, atol=1e-5)

@@ -72,7 +72,7 @@ def test_parameters_given_are_left_alone(labelled, data):
     before = jax.tree.map(np.array, labelled.params)
     fitted = fit(labelled, data)
     jax.tree.map(np.testing.assert_array_equal, before, labelled.params)
-    assert np.any(fitted.params["encoder"]["mean"]["kernel"] != before["encoder"]["mean"]["kernel"])
+    assert np.any(fitted.params["encoder"]["posterior"]["kernel"] != before["encoder"]["posterior"]["kernel"])
 
 
 def test_silent_when_asked_and_a_bar_otherwise(labelled, data, capfd):
