@@ -27,6 +27,12 @@ def whole_number(name: str, value: object, least: int = 1) -> None:
     require(is_whole, name, f"be a whole number of at least {least}", repr(value))
 
 
+def seed(name: str, value: object) -> None:
+    """Refuse what does not seed a generator of JAX and of NumPy alike: anything but an integer in [0, 2**32)."""
+    whole_number(name, value, least=0)
+    require(int(value) < 2**32, name, "be below 2**32", repr(value))  # type: ignore[call-overload]
+
+
 def positive_number(name: str, value: object) -> None:
     """Refuse what is not a finite number above zero."""
     is_positive = isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf

@@ -89,6 +89,9 @@ class Config:
     training: Training
     models: dict[str, Architecture] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        checks.seed("seed", self.seed)
+
 
 def to_json(config: Any) -> Any:
     """A dataclass as plain dicts, lists and numbers; a condition also says its class, as `kind`."""

@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -29,11 +29,17 @@ def run(main: Callable[[Settings], object], settings: type[Settings], descriptio
     except ValueError as error:
         if not _is_ours(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error)
+    except (OSError, FloatingPointError) as error:  # a folder that cannot be written; a loss that is not finite
+        _refuse(error)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _is_ours(error: ValueError) -> bool:

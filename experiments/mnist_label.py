@@ -135,6 +135,7 @@ def main(settings: Settings) -> Path:
     import jax
 
     dataset, config, out = plan(settings)
+    provenance = cvae.runs.provenance()  # now, because the source may change during a long run
     cvae.runs.start(out, config)
     init_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
     trained, histories, test, seconds = {}, {}, {}, {}
@@ -161,8 +162,7 @@ def main(settings: Settings) -> Path:
         figure.savefig(out / "figures" / f"{dataset.name}_{figure_name}.png", dpi=200)
     seconds["total"] = time.perf_counter() - began
     summary = {"experiment": config.experiment, "dataset": dataset.name, "seed": config.seed}
-    summary |= {"test": test, "seconds": seconds} | cvae.runs.provenance()
-    cvae.runs.write_json(out / "summary.json", summary)
+    cvae.runs.write_json(out / "summary.json", summary | {"test": test, "seconds": seconds} | provenance)
     report(out, dataset, test, seconds)
     return out
 

@@ -73,6 +73,7 @@ def labels_of(text: str, dataset: str) -> np.ndarray:
 def main(settings: Settings) -> Path:
     """Write the text into a PNG; returns its path."""
     cvae.checks.whole_number("--hands", settings.hands)
+    cvae.checks.seed("--seed", settings.seed)
     cvae.checks.require(settings.temperature >= 0, "--temperature", "be at least 0", settings.temperature)
     run = find_run(settings.run)
     dataset = cvae.runs.read_config(run).dataset

@@ -136,6 +136,8 @@ BAD_OPTIONS = {
     "--batch-size 0": "batch_size must be a whole number of at least 1, got 0",
     "--batch-size 2000": "x must hold at least one batch, 2000 examples, got 1297 examples",
     "--learning-rate -1": "learning_rate must be a finite number above 0, got -1.0",
+    "--seed -1": "seed must be a whole number of at least 0, got -1",
+    "--seed 5000000000": "seed must be below 2**32, got 5000000000",
     "--digit 10": "--digit must be a class in [0, 10), got 10",
     "--smoke --dataset mnist": "--dataset must be digits with --smoke, got 'mnist'",
     "--data-dir /nowhere/at/all": "data_dir must be an existing, readable folder",
@@ -195,6 +197,18 @@ def test_ctrl_c_stops_without_a_traceback(tmp_path):
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "runs"), FloatingPointError("a loss")])
+def test_a_full_disk_or_a_wild_loss_is_one_line(error, monkeypatch, capsys):
+    def main(settings):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as stop:
+        command.run(main, mnist_label.Settings, "")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     def main(settings):
         np.zeros(3).reshape(2)  # a ValueError that is none of ours
@@ -252,6 +266,7 @@ BAD_TEXT = {
     "nothing": ([""], "text must hold at least one character"),
     "no hands": (["1", "--hands", "0"], "--hands must be a whole number of at least 1, got 0"),
     "cold": (["1", "--temperature", "-1"], "--temperature must be at least 0, got -1.0"),
+    "seed": (["1", "--seed", "-1"], "--seed must be a whole number of at least 0, got -1"),
     "not a png": (["1", "--out", "page.pdf"], "--out must end in .png, got 'page.pdf'"),
 }
 
