@@ -33,8 +33,9 @@ class Network(NamedTuple):
 
 
 def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    # Glorot's uniform initialisation is what the article's Dense layers use.
-    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.glorot_uniform(), rngs=rngs)
+    # He et al. 2015, for ReLU layers. The article says nothing; its library's default, Glorot's, came out half a nat
+    # (CVAE) to a nat (VAE) worse on MNIST's validation split at the article's setting, and varied more with the seed.
+    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.he_uniform(), rngs=rngs)
 
 
 class MLP(nnx.Module):

@@ -9,10 +9,10 @@ from cvae import networks
 ARCHITECTURE = cvae.Architecture((5,), cvae.Label(3), 2, (64, 32))
 
 
-def test_initialisation_is_glorots():
+def test_initialisation_is_he_et_als():
     params = networks.encoder(ARCHITECTURE).init(jax.random.key(0))
     kernel = np.asarray(params["mlp"]["layers"]["layer_1"]["kernel"])
-    limit = np.sqrt(6 / (64 + 32))
+    limit = np.sqrt(6 / 64)
     assert kernel.shape == (64, 32)
     assert np.abs(kernel).max() <= limit
     # Uniform on [-limit, limit]: standard deviation limit / sqrt(3), its own error under 5 of n values' spread.
