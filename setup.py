@@ -37,7 +37,7 @@ setup(
         "tqdm>=4.67",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-cov>=6", "scipy>=1.15", "ruff>=0.15", "mypy>=1.18"],
+        "test": ["pytest>=8", "pytest-cov>=6", "pytest-xdist>=3.6", "scipy>=1.15", "ruff>=0.15", "mypy>=1.18"],
         "bench": ["torch>=2.10", "keras>=3.12"],
         "cuda": ["jax[cuda13]>=0.10"],
     },
