@@ -59,11 +59,11 @@ def mnist_label() -> str:
             lines.append(f"| {summary['dataset']}, {name.upper()} | {loss} | {terms} |")
         options = "" if summary["dataset"] == "mnist" else f" --dataset {summary['dataset']}"
         sources.append(
-            f"`python -m experiments.mnist_label{options}`, {summary['seconds']['total']:.0f} s in all: "
+            f"- `python -m experiments.mnist_label{options}`, {summary['seconds']['total']:.0f} s in all: "
             f"{source(folder / 'summary.json')}."
         )
     note = "± is the standard error over the test pictures; one sample of z a picture; grey targets."
-    return "\n".join([*lines, "", note, *sources])
+    return "\n".join([*lines, "", note, "", *sources])
 
 
 def epoch() -> str:

@@ -42,7 +42,7 @@ def test_ratios_are_taken_within_a_round():
 
 
 def test_a_short_run_writes_its_file(tmp_path):
-    arguments = "--examples 500 --rounds 1 --contenders cvae floor --out".split()
+    arguments = ["--examples", "500", "--rounds", "1", "--contenders", "cvae", "floor", "--out"]
     command = [sys.executable, "-m", "benchmarks.epoch", *arguments, str(tmp_path / "epoch.json")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
     assert result.returncode == 0, result.stderr
