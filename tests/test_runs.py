@@ -100,11 +100,15 @@ def test_a_leaf_too_many_is_named(tmp_path):
         checkpoints.restore(tmp_path / "kept", tree | {"a": np.ones(2, np.int32)})
 
 
-def test_a_damaged_checkpoint_is_refused(run):
-    folder = run / "checkpoints" / "cvae"
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.stat().st_size > 100 and "metadata" not in path.name.lower():
-            path.write_bytes(path.read_bytes()[:50])
+@pytest.mark.parametrize("part", ["d/*", "**/d/*", "manifest.ocdbt", "_METADATA"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_refused(run, part, damage):
+    damaged = [path for path in (run / "checkpoints" / "cvae").glob(part) if path.is_file()]
+    assert damaged
+    for path in damaged:
+        content = path.read_bytes()
+        half = len(content) // 2
+        path.write_bytes(content[:half] + (b"" if damage == "truncated" else bytes(b ^ 255 for b in content[half:])))
     with pytest.raises(ValueError, match=r"checkpoint must be (readable|whole), "):
         cvae.load(run, "cvae")
 
