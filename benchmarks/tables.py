@@ -86,7 +86,8 @@ def epoch() -> str:
             ratios = f"{row['over_cvae']:.2f} | {row['over_floor']:.2f}"
             lines.append(f"| {names[name]} | {batch} | {row['median']:.2f} | {ratios} |")
     note = (
-        f"`python -m benchmarks.epoch`, medians of {record['config']['rounds']} rounds taken in turn: {source(path)}. "
+        f"`python -m benchmarks.epoch --rounds {record['config']['rounds']}`, medians of rounds taken in turn: "
+        f"{source(path)}. "
         "The floor is the epoch's matrix products at the rate of one large product."
     )
     return "\n".join([*lines, "", note])
