@@ -1,7 +1,8 @@
 """Distributions as tuples of arrays: log_prob, sample, mean, and the KL between two Gaussians.
 
 One convention holds for all: the first axis is the batch, every other axis is the event, and a density is summed
-over the event and never over the batch. More batch axes come from `vmap`. The module knows nothing of models.
+over the event and never over the batch; `log_terms` is the density before that sum, for `Partial`, which counts some
+elements only. More batch axes come from `vmap`. The module knows nothing of models.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ class Distribution(Protocol):
     @property
     def mean(self) -> Array:
         """Expected value, [B, *event]."""
+        ...
+
+    def log_terms(self, x: Array) -> Array:
+        """Log p of every element in nats, [B, *event] -> [B, *event]."""
         ...
 
     def log_prob(self, x: Array) -> Array:
@@ -52,15 +57,17 @@ class Normal(NamedTuple):
         """Standard deviation, [B, *event]."""
         return jnp.exp(self.log_std)
 
-    def log_prob(self, x: Array) -> Array:
-        """Log density in nats.
+    def log_terms(self, x: Array) -> Array:
+        """Log density of every element, -((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2.
 
-            sum_d  -((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2
-
-        Shapes: [B, *event] -> [B].
+        Shapes: [B, *event] -> [B, *event].
         """
         standard = (x - self.mean) * jnp.exp(-self.log_std)
-        return _sum_event(-0.5 * standard**2 - self.log_std - 0.5 * math.log(2 * math.pi))
+        return -0.5 * standard**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density in nats, the sum of `log_terms`.  Shapes: [B, *event] -> [B]."""
+        return _sum_event(self.log_terms(x))
 
     def sample(self, key: Array) -> Array:
         """A reparameterised draw, mean + std * noise: gradients pass through it.  Shapes: -> [B, *event]."""
@@ -68,16 +75,21 @@ class Normal(NamedTuple):
         return self.mean + self.std * jax.random.normal(key, shape, self.mean.dtype)
 
 
-def kl_divergence(q: Normal, p: Normal) -> Array:
-    """KL(q || p) of two diagonal Gaussians, in nats.
+def kl_terms(q: Normal, p: Normal) -> Array:
+    """KL(q || p) of two diagonal Gaussians, dimension by dimension, in nats.
 
-        sum_d  log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2
+        log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2
 
-    Shapes: [B, D], [B, D] -> [B]; a batch axis of 1 broadcasts.  Kingma & Welling 2014, appendix B.
+    Shapes: [B, D], [B, D] -> [B, D]; a batch axis of 1 broadcasts.  Kingma & Welling 2014, appendix B.
     """
     log_ratio = q.log_std - p.log_std
     shift = (q.mean - p.mean) * jnp.exp(-p.log_std)
-    return _sum_event(-log_ratio + 0.5 * (jnp.exp(2 * log_ratio) + shift**2 - 1))
+    return -log_ratio + 0.5 * (jnp.exp(2 * log_ratio) + shift**2 - 1)
+
+
+def kl_divergence(q: Normal, p: Normal) -> Array:
+    """KL(q || p) of two diagonal Gaussians in nats, the sum of `kl_terms`.  Shapes: [B, D], [B, D] -> [B]."""
+    return _sum_event(kl_terms(q, p))
 
 
 @jax.custom_jvp
@@ -108,15 +120,94 @@ class Bernoulli(NamedTuple):
         """Probability of a 1, [B, *event]."""
         return jax.nn.sigmoid(self.logits)
 
-    def log_prob(self, x: Array) -> Array:
-        """Log-probability in nats, finite for any finite logit.
+    def log_terms(self, x: Array) -> Array:
+        """Log-probability of every element, finite for any finite logit.
 
-            sum_d  x log p + (1 - x) log(1 - p)  =  sum_d  x l - softplus(l),   p = sigmoid(l)
+            x log p + (1 - x) log(1 - p)  =  x l - softplus(l),   p = sigmoid(l)
 
-        Shapes: [B, *event] -> [B].
+        Shapes: [B, *event] -> [B, *event].
         """
-        return _sum_event(x * self.logits - _softplus(self.logits))
+        return x * self.logits - _softplus(self.logits)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log-probability in nats, the sum of `log_terms`.  Shapes: [B, *event] -> [B]."""
+        return _sum_event(self.log_terms(x))
 
     def sample(self, key: Array) -> Array:
         """Draws of 0. and 1.  Shapes: -> [B, *event]."""
         return jax.random.bernoulli(key, self.mean).astype(self.logits.dtype)
+
+
+# Below this |logit| the closed forms of the continuous Bernoulli divide two small numbers; their series do not.
+_SERIES = 0.2
+
+
+class ContinuousBernoulli(NamedTuple):
+    """Independent grey pixels on [0, 1], with density C(l) exp(x l): the normalised cousin of `Bernoulli`.
+
+    Held by the logit l of the parameter lambda = sigmoid(l).  Loaiza-Ganem & Cunningham 2019.
+    """
+
+    logits: Array  # [B, *event]
+
+    def _away_from_zero(self) -> tuple[Array, Array]:
+        """Whether |l| is small, and l with its small values replaced: both branches of a `where` stay finite."""
+        small = jnp.abs(self.logits) < _SERIES
+        return small, jnp.where(small, 1.0, self.logits)
+
+    @property
+    def mean(self) -> Array:
+        """Expected grey level, 1 / (1 - exp(-l)) - 1 / l, [B, *event]; 1/2 at l = 0, and not sigmoid(l)."""
+        small, safe = self._away_from_zero()
+        series = 0.5 + self.logits / 12 - self.logits**3 / 720
+        # 1 / (1 - exp(-l)) = (1 + 1 / tanh(l / 2)) / 2, whose derivative cannot overflow.
+        return jnp.where(small, series, 0.5 + 0.5 / jnp.tanh(safe / 2) - 1 / safe)
+
+    def log_terms(self, x: Array) -> Array:
+        """Log density of every element.
+
+            x l - softplus(l) + log C,   C = l / tanh(l / 2)  (2 at l = 0)
+
+        Shapes: [B, *event] -> [B, *event].
+        """
+        small, safe = self._away_from_zero()
+        series = math.log(2) + self.logits**2 / 12 - 7 * self.logits**4 / 1440
+        log_c = jnp.where(small, series, jnp.log(safe / jnp.tanh(safe / 2)))
+        return x * self.logits - _softplus(self.logits) + log_c
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density in nats, the sum of `log_terms`.  Shapes: [B, *event] -> [B]."""
+        return _sum_event(self.log_terms(x))
+
+    def sample(self, key: Array) -> Array:
+        """Draws by the inverse of the distribution function, log(1 + u (exp(l) - 1)) / l.  Shapes: -> [B, *event]."""
+        u = jax.random.uniform(key, self.logits.shape, self.logits.dtype)
+        # For l > 0 the mirror image, so that the exponential cannot overflow; nearer to 0 only 0 / 0 would change.
+        fall = -jnp.maximum(jnp.abs(self.logits), 1e-6)
+        drawn = jnp.clip(jnp.log1p(u * jnp.expm1(fall)) / fall, 0, 1)
+        return jnp.where(self.logits > 0, 1 - drawn, drawn)
+
+
+class Partial(NamedTuple):
+    """A likelihood of which some elements are given already: only the hidden ones are random, and counted."""
+
+    likelihood: Distribution
+    hidden: Array  # bool [B, *event], True where x is not given
+    given: Array  # [B, *event], the values where it is; whatever stands at hidden places is never read
+
+    @property
+    def mean(self) -> Array:
+        """Expected value, the given elements as they are, [B, *event]."""
+        return jnp.where(self.hidden, self.likelihood.mean, self.given)
+
+    def log_terms(self, x: Array) -> Array:
+        """Log density of the hidden elements, 0 for the given ones.  Shapes: [B, *event] -> [B, *event]."""
+        return jnp.where(self.hidden, self.likelihood.log_terms(x), 0.0)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density of the hidden elements in nats.  Shapes: [B, *event] -> [B]."""
+        return _sum_event(self.log_terms(x))
+
+    def sample(self, key: Array) -> Array:
+        """Draws of the hidden elements, the given ones as they are.  Shapes: -> [B, *event]."""
+        return jnp.where(self.hidden, self.likelihood.sample(key), self.given)
