@@ -39,6 +39,18 @@ def positive_number(name: str, value: object) -> None:
     require(is_positive, name, "be a finite number above 0", repr(value))
 
 
+def finite_number(name: str, value: object, least: float = -math.inf) -> None:
+    """Refuse what is not a finite number of at least `least`."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(float(value))
+    rule = "be a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
+    require(is_number and float(value) >= least, name, rule, repr(value))  # type: ignore[arg-type]
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of the choices."""
+    require(value in choices, name, f"be one of {', '.join(choices)}", repr(value))
+
+
 def names(name: str, c: object, expected: tuple[str, ...]) -> None:
     """Refuse a dict of raw conditions that lacks a name or has one too many."""
     wanted = "be a dict with " + (f"the keys {list(expected)}" if expected else "no keys: this model is unconditional")
@@ -71,12 +83,25 @@ def event(name: str, x: Any, event_shape: tuple[int, ...]) -> None:
     require(shape[0] > 0, name, "hold at least one example", f"shape {shape}")
 
 
+def is_float(dtype: Any) -> bool:
+    """Whether a dtype is one of floats."""
+    # ml_dtypes' bfloat16 is no numpy.floating; its kind is 'V', its name says what it is.
+    return bool(np.issubdtype(np.dtype(dtype), np.floating) or "float" in np.dtype(dtype).name)
+
+
+def real_line(name: str, x: Any) -> None:
+    """Refuse floats that are not finite, and any other dtype."""
+    require(is_float(x.dtype), name, "be finite floats (`cvae.prepare` scales uint8 pixels)", f"{x.dtype} values")
+    array = values(x)
+    if array is not None:
+        bad = int((~np.isfinite(array.astype(np.float32))).sum())
+        require(bad == 0, name, "be finite floats", f"{bad} NaN or infinite")
+
+
 def unit_interval(name: str, x: Any) -> None:
     """Refuse floats that are NaN or outside [0, 1], and any other dtype."""
-    dtype = np.dtype(x.dtype)
-    # ml_dtypes' bfloat16 is no numpy.floating; its kind is 'V', its name says what it is.
-    is_float = np.issubdtype(dtype, np.floating) or "float" in dtype.name
-    require(is_float, name, "be floats in [0, 1] (`cvae.prepare` scales uint8 pixels)", f"{dtype} values")
+    rule = "be floats in [0, 1] (`cvae.prepare` scales uint8 pixels)"
+    require(is_float(x.dtype), name, rule, f"{x.dtype} values")
     array = values(x)
     if array is None:
         return
@@ -88,15 +113,6 @@ def unit_interval(name: str, x: Any) -> None:
         "be floats in [0, 1]",
         f"values from {array.min():g} to {array.max():g}",
     )
-
-
-def pixels(name: str, x: Any) -> None:
-    """Refuse raw pixels that are neither uint8 nor floats in [0, 1]."""
-    if np.dtype(x.dtype) == np.uint8:
-        return
-    is_float = np.issubdtype(np.dtype(x.dtype), np.floating)
-    require(is_float, name, "be uint8 or floats in [0, 1]", f"{x.dtype} values")
-    unit_interval(name, x)
 
 
 def same_length(name: str, length: int, other: str, other_length: int) -> None:

@@ -1,45 +1,93 @@
-"""What a condition is: check the raw value, encode it to the features the networks see.
+"""What a condition is: check the raw value, complete it from x, encode it, and say what of x it reveals.
 
-A model's raw conditions arrive as one dict `c` of named arrays. Each condition class here names the keys it
-reads, refuses bad values, and encodes good ones to `[B, width]` floats. Nothing else in the library knows how a
-condition is encoded, and nobody else calls `one_hot`. How features enter a network is `networks`' business.
+A model's conditions arrive as one dict `c` of named arrays. Each class here names the arrays it reads and has the
+same few methods, so that no other room knows one condition from another:
+
+    check_stored(c, batch)   refuse what a data set must not hold
+    complete(key, x, c)      what the model is given, from what is stored: an `Image` is cut from x here
+    check(c, batch)          refuse what a model must not be given
+    encode(c)                features [B, width], as the networks see them
+    reveals(c)               the part of x that is given already, as (seen, values), or None
+
+Nobody else calls `one_hot`. How features enter a network is `networks`' business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from cvae import checks
+from cvae import checks, masks
 
 Conditions = Mapping[str, jax.Array | np.ndarray]  # raw conditions by name, each of length B
 
 
+class _Condition:
+    """What the conditions have in common unless they say otherwise."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Keys of `c` that the model reads."""
+        raise NotImplementedError
+
+    @property
+    def stored_names(self) -> tuple[str, ...]:
+        """Keys of `c` that a data set stores."""
+        return self.names
+
+    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+        """Refuse bad values under `names`, whose presence is known."""
+        raise NotImplementedError
+
+    def check(self, c: Any, batch: int | None = None) -> None:
+        """Refuse a `c` that a model must not be given; `batch` is the B that x has, where there is an x."""
+        checks.names("c", c, self.names)
+        self.check_values(c, self.names, batch)
+
+    def check_stored(self, c: Any, batch: int) -> None:
+        """Refuse a `c` that a data set of `batch` examples must not hold."""
+        checks.names("c", c, self.stored_names)
+        self.check_values(c, self.stored_names, batch)
+
+    def complete(self, key: Array, x: Array, c: Conditions) -> Conditions:
+        """What the model is given, from what is stored."""
+        return c
+
+    def reveals(self, c: Conditions) -> tuple[Array, Array] | None:
+        """The part of x that `c` gives away: bool [B, *event], True where it is seen, and the values there."""
+        return None
+
+
 @dataclass(frozen=True)
-class Nothing:
+class Nothing(_Condition):
     """No condition: the model is a plain VAE, and `c` is the empty dict."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     @property
     def width(self) -> int:
         """Number of features, 0."""
         return 0
 
-    def check(self, c: Any, batch: int | None = None) -> None:
-        """Refuse a `c` that holds anything."""
-        checks.names("c", c, ())
+    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+        """There are none."""
 
-    def encode(self, c: Conditions) -> jax.Array:
+    def encode(self, c: Conditions) -> Array:
         """Features [1, 0]: one row, because without a condition there is no batch to read; it broadcasts."""
         return jnp.zeros((1, 0))
 
 
 @dataclass(frozen=True)
-class Label:
+class Label(_Condition):
     """A class label, `c = {"label": int[B]}` with values in [0, num_classes), entering one-hot.
 
     Raises:
@@ -53,16 +101,17 @@ class Label:
         checks.whole_number("num_classes", self.num_classes, least=2)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The label's."""
+        return (self.name,)
+
+    @property
     def width(self) -> int:
         """Number of features, one a class."""
         return self.num_classes
 
-    def check(self, c: Any, batch: int | None = None) -> None:
-        """Refuse labels that are missing, not int[B], out of range, or not one an example of x.
-
-        Shapes: c[name] [B]. `batch` is the B that x has, where there is an x.
-        """
-        checks.names("c", c, (self.name,))
+    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+        """Refuse labels that are not int[B], out of range, or not one an example of x."""
         label, name = c[self.name], f"c[{self.name!r}]"
         shape = checks.shape_of(name, label)
         rule = f"be integers in [0, {self.num_classes}), shape [B]"
@@ -78,12 +127,238 @@ class Label:
             row = int(outside.argmax())
             checks.require(not outside.any(), name, rule, f"{array[row]} at row {row}")
 
-    def encode(self, c: Conditions) -> jax.Array:
-        """One-hot features.
-
-        Shapes: c[name] [B] -> [B, num_classes].
-        """
+    def encode(self, c: Conditions) -> Array:
+        """One-hot features.  Shapes: c[name] [B] -> [B, num_classes]."""
         return jax.nn.one_hot(c[self.name], self.num_classes)
 
 
-Condition = Nothing | Label
+@dataclass(frozen=True)
+class Continuous(_Condition):
+    """Real numbers, `c = {"continuous": [B, dim]}` in their own units, entering standardised: (value - mean) / std.
+
+    The statistics are those of the training set, and part of the condition, so that they go wherever the model
+    goes: `Continuous.fitted(values)` takes them. Left out, they are 0 and 1.
+
+    Raises:
+        ValueError: `dim` is not a whole number of at least 1; the statistics are not `dim` finite numbers, or a
+            standard deviation is not above 0.
+    """
+
+    dim: int = 1
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    name: str = "continuous"
+
+    def __post_init__(self) -> None:
+        checks.whole_number("dim", self.dim)
+        object.__setattr__(self, "mean", tuple(self.mean) or (0.0,) * self.dim)
+        object.__setattr__(self, "std", tuple(self.std) or (1.0,) * self.dim)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            checks.require(len(values) == self.dim, name, f"hold dim = {self.dim} numbers", len(values))
+        for column in range(self.dim):
+            checks.finite_number(f"mean[{column}]", self.mean[column])
+            checks.positive_number(f"std[{column}]", self.std[column])
+
+    @classmethod
+    def fitted(cls, values: Any, name: str = "continuous") -> Continuous:
+        """The condition whose statistics are those of `values`, [N, dim].
+
+        Raises:
+            ValueError: not finite real numbers of shape [N, dim], or a column is constant; names the column.
+        """
+        label = f"c[{name!r}]"
+        _check_real(label, values, None)
+        array = np.asarray(values, np.float64)
+        std = array.std(axis=0)
+        for column in np.flatnonzero(~(std > 1e-6 * np.maximum(np.abs(array).max(axis=0), 1e-30))):
+            checks.require(False, label, "vary", f"{array[0, column]:g} in every row of column {column}")
+        return cls(array.shape[1], tuple(map(float, array.mean(axis=0))), tuple(map(float, std)), name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The numbers'."""
+        return (self.name,)
+
+    @property
+    def width(self) -> int:
+        """Number of features, dim."""
+        return self.dim
+
+    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+        """Refuse what is not finite real numbers [B, dim], one row an example of x."""
+        name = f"c[{self.name!r}]"
+        _check_real(name, c[self.name], self.dim)
+        if batch is not None:
+            checks.same_length(name, c[self.name].shape[0], "x", batch)
+
+    def encode(self, c: Conditions) -> Array:
+        """Standardised features.  Shapes: c[name] [B, dim] -> [B, dim]."""
+        mean, std = jnp.asarray(self.mean), jnp.asarray(self.std)
+        return (jnp.asarray(c[self.name], jnp.float32) - mean) / std
+
+
+def _check_real(name: str, values: Any, dim: int | None) -> None:
+    shape = checks.shape_of(name, values)
+    rule = f"be finite real numbers, shape [B, {'dim' if dim is None else dim}]"
+    is_real = checks.is_float(values.dtype) or np.issubdtype(np.dtype(values.dtype), np.integer)
+    hint = " (add an axis: [:, None])" if len(shape) == 1 else ""
+    fits = len(shape) == 2 and shape[1] == (shape[1] if dim is None else dim) and shape[1] > 0
+    checks.require(is_real and fits, name, rule, f"{values.dtype} of shape {shape}{hint}")
+    checks.require(shape[0] > 0, name, "hold at least one row", f"shape {shape}")
+    array = checks.values(values)
+    if array is not None:
+        bad = ~np.isfinite(array.astype(np.float64))
+        row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+        checks.require(not bad.any(), name, rule, f"{array[row, column]} at row {row}, column {column}")
+
+
+@dataclass(frozen=True)
+class Image(_Condition):
+    """The part of x that is seen: `c = {"image": [B, *event], "observed": bool [B, *event]}`, True where it is.
+
+    Both enter: the picture with nothing at its hidden places, and the mask. The likelihood counts the hidden places
+    only. A data set stores neither: `complete` draws the mask and cuts the picture from x. With `mask="given"` the
+    data set stores the masks, under "observed".
+
+    Args:
+        event_shape: shape of one example x.
+        mask: a name of `masks.draw`, or "given".
+        name: of the picture in `c`.
+
+    Raises:
+        ValueError: there is no such mask, or it does not suit the shape; the picture is named as the mask.
+    """
+
+    event_shape: tuple[int, ...]
+    mask: str = "random_box"
+    name: str = "image"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "event_shape", tuple(self.event_shape))
+        choices = (*masks.MASKS, "given")
+        checks.require(self.mask in choices, "mask", f"be one of {', '.join(choices)}", repr(self.mask))
+        # Half of a picture one pixel high would be all of it, or nothing.
+        has_halves = len(self.event_shape) > 1 and min(self.event_shape[:2]) > 1
+        suits = has_halves or self.mask in ("given", "random_pixels")
+        checks.require(suits, "mask", f"be random_pixels or given for x of shape {self.event_shape}", repr(self.mask))
+        checks.require(self.name != "observed", "name", "be another than the mask's", repr(self.name))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The picture's and the mask's."""
+        return (self.name, "observed")
+
+    @property
+    def stored_names(self) -> tuple[str, ...]:
+        """The mask's, if masks are given."""
+        return ("observed",) if self.mask == "given" else ()
+
+    @property
+    def width(self) -> int:
+        """Number of features, a value and a mask for every element of x."""
+        return 2 * int(np.prod(self.event_shape))
+
+    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+        """Refuse pictures and masks of another shape, masks that are not boolean or hide nothing, no finite floats."""
+        for key in names:
+            name = f"c[{key!r}]"
+            checks.event(name, c[key], self.event_shape)
+            if batch is not None:
+                checks.same_length(name, c[key].shape[0], "x", batch)
+        if "observed" not in names:
+            return
+        observed = c["observed"]
+        rule = "be boolean, True where x is seen"
+        checks.require(np.dtype(observed.dtype) == np.bool_, "c['observed']", rule, f"{observed.dtype} values")
+        array = checks.values(observed)
+        if array is not None:
+            whole = array.reshape(len(array), -1).all(axis=1)
+            rule = "hide something of every example"
+            checks.require(not whole.any(), "c['observed']", rule, f"nothing hidden at row {int(whole.argmax())}")
+        if self.name in names:
+            name, image = f"c[{self.name!r}]", c[self.name]
+            checks.same_length("c['observed']", observed.shape[0], name, image.shape[0])
+            pixels = checks.values(image)
+            if pixels is not None and array is not None:
+                # What stands at hidden places is never read, so it may be anything.
+                image = np.where(array, pixels, np.zeros_like(pixels))
+            checks.real_line(name, image)
+
+    def complete(self, key: Array, x: Array, c: Conditions) -> Conditions:
+        """Draw the masks, unless they are given, and cut the picture from x."""
+        if self.mask == "given":
+            observed = jnp.asarray(c["observed"])
+        else:
+            observed = masks.draw(self.mask, key, x.shape[0], self.event_shape)
+        return {**c, self.name: jnp.where(observed, x, 0), "observed": observed}
+
+    def encode(self, c: Conditions) -> Array:
+        """The seen values, 0 elsewhere, and the mask.  Shapes: [B, *event], [B, *event] -> [B, 2 D]."""
+        seen = jnp.asarray(c["observed"])
+        values = jnp.where(seen, c[self.name], 0).astype(jnp.float32)
+        return jnp.concatenate([part.reshape(len(part), -1) for part in (values, seen.astype(jnp.float32))], axis=1)
+
+    def reveals(self, c: Conditions) -> tuple[Array, Array]:
+        """What is seen, and its values."""
+        return jnp.asarray(c["observed"]), jnp.asarray(c[self.name])
+
+
+Part = Label | Continuous | Image
+
+
+@dataclass(frozen=True, init=False)
+class Mixed(_Condition):
+    """Several conditions at once, each under its own name: `Mixed(digit=Label(10), stroke=Continuous(2))`.
+
+    Raises:
+        ValueError: there is none, one is no `Label`, `Continuous` or `Image`, or two would read the same array.
+    """
+
+    parts: tuple[Part, ...]
+
+    def __init__(self, **named: Part):
+        checks.require(len(named) > 0, "Mixed", "name at least one condition", "none")
+        for name, part in named.items():
+            checks.require(isinstance(part, Part), name, "be a Label, Continuous or Image", repr(part))
+        object.__setattr__(self, "parts", tuple(replace(part, name=name) for name, part in named.items()))
+        checks.require(len(set(self.names)) == len(self.names), "Mixed", "read every array once", list(self.names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the parts."""
+        return tuple(name for part in self.parts for name in part.names)
+
+    @property
+    def stored_names(self) -> tuple[str, ...]:
+        """Those of the parts."""
+        return tuple(name for part in self.parts for name in part.stored_names)
+
+    @property
+    def width(self) -> int:
+        """Number of features of all parts."""
+        return sum(part.width for part in self.parts)
+
+    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+        """Let every part refuse its own, and arrays of different lengths."""
+        for part in self.parts:
+            part.check_values(c, tuple(name for name in part.names if name in names), batch)
+        for other in names[1:]:
+            checks.same_length(f"c[{other!r}]", c[other].shape[0], f"c[{names[0]!r}]", c[names[0]].shape[0])
+
+    def complete(self, key: Array, x: Array, c: Conditions) -> Conditions:
+        """Let every part complete its own."""
+        for number, part in enumerate(self.parts):
+            c = part.complete(jax.random.fold_in(key, number), x, c)
+        return c
+
+    def encode(self, c: Conditions) -> Array:
+        """The features of the parts, side by side.  Shapes: -> [B, width]."""
+        return jnp.concatenate([part.encode(c) for part in self.parts], axis=1)
+
+    def reveals(self, c: Conditions) -> tuple[Array, Array] | None:
+        """What the image among the parts reveals, if there is one."""
+        revealed = [part.reveals(c) for part in self.parts if isinstance(part, Image)]
+        return revealed[0] if revealed else None
+
+
+Condition = Nothing | Label | Continuous | Image | Mixed
