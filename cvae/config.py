@@ -1,7 +1,7 @@
 """Settings: frozen dataclasses that check themselves and go to JSON and back. They hold no arrays.
 
-`Architecture` decides shapes and so is static and hashable; `Training` says how to fit; `Config` is what a run
-folder records, enough to build its models again.
+`Architecture` decides shapes and so is static and hashable; `Training` says how to fit, `Sweep` what is varied;
+`Config` is what a run folder records, enough to build its models again.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import types
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from cvae import checks
-from cvae.conditions import Condition, Nothing
+from cvae.conditions import Condition, Image, Mixed, Nothing
+from cvae.likelihoods import Bernoulli, Likelihood
 
 T = TypeVar("T")
 
@@ -25,16 +28,27 @@ class Architecture:
         event_shape: shape of one example x, a picture (H, W, C) or a row (D,).
         condition: what the model is told about x; `Nothing()` makes a plain VAE.
         latent_size: number of latent dimensions Z.
-        hidden: widths of the encoder's ReLU layers; the decoder has the same, in reverse order.
+        hidden: widths of the encoder's layers; the decoder has the same, in reverse order.
+        body: "plain" ReLU layers, or "residual": a trunk as wide as the first of `hidden`, and for each of them a
+            pre-norm GELU block of that inner width.
+        conditioning: how the condition enters: "concat" beside the input of the first layer, "concat_all" beside
+            that of every layer, or "film", which scales and shifts the outputs of every layer.
+        prior: "standard", N(0, I), or "learned", a network p(z | c).
+        likelihood: the family of p(x | z, c).
 
     Raises:
-        ValueError: a size is not a whole number of at least 1, or there is none.
+        ValueError: a size is not a whole number of at least 1, or there is none; a choice is unknown; an image
+            condition has another shape than x; a prior is learned from nothing.
     """
 
     event_shape: tuple[int, ...] = (28, 28, 1)
     condition: Condition = Nothing()
     latent_size: int = 2
     hidden: tuple[int, ...] = (512,)
+    body: str = "plain"
+    conditioning: str = "concat"
+    prior: str = "standard"
+    likelihood: Likelihood = Bernoulli()
 
     def __post_init__(self) -> None:
         # Lists are what JSON and notebooks bring; only tuples hash.
@@ -48,6 +62,18 @@ class Architecture:
             checks.whole_number(f"hidden[{layer}]", width)
         checks.whole_number("latent_size", self.latent_size)
         checks.require(isinstance(self.condition, Condition), "condition", "be a condition", repr(self.condition))
+        checks.one_of("body", self.body, ("plain", "residual"))
+        checks.one_of("conditioning", self.conditioning, ("concat", "concat_all", "film"))
+        checks.one_of("prior", self.prior, ("standard", "learned"))
+        checks.require(isinstance(self.likelihood, Likelihood), "likelihood", "be a likelihood", repr(self.likelihood))
+        for part in getattr(self.condition, "parts", (self.condition,)):
+            if isinstance(part, Image):
+                shape = part.event_shape
+                checks.require(shape == self.event_shape, "condition", f"be an image of {self.event_shape}", shape)
+        unconditional = isinstance(self.condition, Nothing)
+        checks.require(
+            self.prior == "standard" or not unconditional, "prior", "be standard without a condition", "learned"
+        )
 
 
 @dataclass(frozen=True)
@@ -55,28 +81,93 @@ class Training:
     """How to fit: the defaults are the article's.
 
     Args:
-        epochs: passes over the training examples.
+        epochs: passes over the training examples, at most.
         batch_size: examples a step.
-        learning_rate: Adam's step size.
-        beta: weight of the KL in the loss; 1 is the ELBO.
+        learning_rate: Adam's step size, the highest of the schedule.
+        schedule: "constant"; "cosine", falling to 0 at the last step; or "warmup_cosine", rising from 0 during the
+            first twentieth of the steps before that.
+        weight_decay: decoupled (AdamW), on weight matrices only; 0 is Adam.
+        clip_norm: the gradient's global norm is cut to this; None leaves it.
+        average: decay a step of the moving average of the parameters, which is then what is validated and returned;
+            0 is off.
+        objective: "elbo", or "iwae", the importance-weighted bound with `num_samples` samples.
         num_samples: Monte Carlo samples of z an example.
+        beta: weight of the KL in the loss; 1 is the ELBO.
+        beta_warmup: epochs during which that weight rises from 0, step by step.
+        free_bits: nats of KL that every latent dimension may spend unpunished.
+        patience: stop when the validation loss has not improved for so many epochs, and return the best; None never
+            stops.
+        targets: "grey" levels as they are; "dynamic", black or white drawn afresh with the grey level as probability
+            each time an example is seen; or "static", drawn once. Whatever is scored is drawn once.
 
     Raises:
-        ValueError: a setting is not positive.
+        ValueError: a setting is out of its range, or two contradict each other.
     """
 
     epochs: int = 20
     batch_size: int = 50
     learning_rate: float = 1e-3
-    beta: float = 1.0
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    average: float = 0.0
+    objective: str = "elbo"
     num_samples: int = 1
+    beta: float = 1.0
+    beta_warmup: int = 0
+    free_bits: float = 0.0
+    patience: int | None = None
+    targets: str = "grey"
 
     def __post_init__(self) -> None:
         checks.whole_number("epochs", self.epochs)
         checks.whole_number("batch_size", self.batch_size)
         checks.whole_number("num_samples", self.num_samples)
         checks.positive_number("learning_rate", self.learning_rate)
+        checks.one_of("schedule", self.schedule, ("constant", "cosine", "warmup_cosine"))
+        checks.finite_number("weight_decay", self.weight_decay, least=0)
+        if self.clip_norm is not None:
+            checks.positive_number("clip_norm", self.clip_norm)
+        checks.finite_number("average", self.average, least=0)
+        checks.require(self.average < 1, "average", "be below 1", self.average)
+        checks.one_of("objective", self.objective, ("elbo", "iwae"))
         checks.positive_number("beta", self.beta)
+        checks.whole_number("beta_warmup", self.beta_warmup, least=0)
+        checks.finite_number("free_bits", self.free_bits, least=0)
+        if self.patience is not None:
+            checks.whole_number("patience", self.patience)
+        checks.one_of("targets", self.targets, ("grey", "dynamic", "static"))
+        weighs_kl = self.beta != 1 or self.beta_warmup > 0 or self.free_bits > 0
+        checks.require(self.objective == "elbo" or not weighs_kl, "objective", "be elbo to weigh the KL", "iwae")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the members of a sweep vary: every combination of these is a member, under every model of the config.
+
+    Raises:
+        ValueError: an axis is empty, names a value twice, or holds one out of range.
+    """
+
+    latent_sizes: tuple[int, ...]
+    seeds: tuple[int, ...] = (0,)
+    betas: tuple[float, ...] = (1.0,)
+    learning_rates: tuple[float, ...] = (1e-3,)
+
+    def __post_init__(self) -> None:
+        for field_ in dataclasses.fields(self):
+            axis = tuple(getattr(self, field_.name))
+            object.__setattr__(self, field_.name, axis)
+            checks.require(len(axis) > 0, field_.name, "name at least one value", "none")
+            checks.require(len(set(axis)) == len(axis), field_.name, "name every value once", list(axis))
+        for name, check in (
+            ("latent_sizes", checks.whole_number),
+            ("seeds", checks.seed),
+            ("betas", checks.positive_number),
+            ("learning_rates", checks.positive_number),
+        ):
+            for i, value in enumerate(getattr(self, name)):
+                check(f"{name}[{i}]", value)
 
 
 @dataclass(frozen=True)
@@ -88,21 +179,23 @@ class Config:
     seed: int
     training: Training
     models: dict[str, Architecture] = field(default_factory=dict)
+    sweep: Sweep | None = None
 
     def __post_init__(self) -> None:
         checks.seed("seed", self.seed)
 
 
 def to_json(config: Any) -> Any:
-    """A dataclass as plain dicts, lists and numbers; a condition also says its class, as `kind`."""
+    """A dataclass as plain dicts, lists and numbers; a condition or likelihood also says its class, as `kind`."""
     if dataclasses.is_dataclass(config):
-        kind = {"kind": type(config).__name__} if isinstance(config, Condition) else {}
+        kind = {"kind": type(config).__name__} if isinstance(config, Condition | Likelihood) else {}
         return kind | {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, dict):
         return {key: to_json(value) for key, value in config.items()}
     if isinstance(config, tuple):
         return [to_json(value) for value in config]
-    return config
+    # Axes of a sweep come from `np.arange`, and JSON knows Python's numbers only.
+    return config.item() if isinstance(config, np.generic) else config
 
 
 def from_json(kind: type[T], data: Any, name: str = "config") -> T:
@@ -118,6 +211,8 @@ def from_json(kind: type[T], data: Any, name: str = "config") -> T:
 def _read(hint: Any, data: Any, name: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
+        if types.NoneType in args:
+            return None if data is None else _read(args[0], data, name)
         choices = {choice.__name__: choice for choice in args}
         kind = data.get("kind") if isinstance(data, dict) else None
         checks.require(kind in choices, f"{name}.kind", f"be one of {sorted(choices)}", repr(kind))
@@ -129,6 +224,10 @@ def _read(hint: Any, data: Any, name: str) -> Any:
         checks.require(sorted(data) == sorted(wanted), name, f"have the fields {wanted}", sorted(data))
         fields = {key: _read(hints[key], data[key], f"{name}.{key}") for key in wanted}
         try:
+            if hint is Mixed:
+                parts = {part.name: part for part in fields["parts"]}
+                checks.require(len(parts) == len(fields["parts"]), "parts", "have a name each", list(parts))
+                return Mixed(**parts)
             return hint(**fields)  # type: ignore[operator]
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from cvae import checks, networks
-from cvae.conditions import Conditions
+from cvae.conditions import Conditions, Nothing
 from cvae.config import Architecture
-from cvae.distributions import Bernoulli, Distribution, Normal
+from cvae.distributions import Distribution, Normal, Partial
 from cvae.networks import Params
+from cvae.preparation import Prepare, preparation
 
 
 class CVAE(NamedTuple):
@@ -42,49 +43,95 @@ def make(architecture: Architecture) -> CVAE:
 
     The same architecture gives the same functions, so what was compiled for one model serves its next fit.
 
-    Shapes: x [B, *event_shape] floats in [0, 1], z [B, Z], c as the condition says.
+    Shapes: x [B, *event_shape] floats in the likelihood's support, z [B, Z], c as the condition says.
 
     Raises:
         ValueError: from the functions, when an input has the wrong name, shape, dtype or range.
     """
-    event_shape, condition = architecture.event_shape, architecture.condition
-    encoder, decoder = networks.encoder(architecture), networks.decoder(architecture)
+    event_shape, condition, likelihood = architecture.event_shape, architecture.condition, architecture.likelihood
+    parts = {"encoder": networks.encoder(architecture), "decoder": networks.decoder(architecture)}
+    if architecture.prior == "learned":
+        parts["prior"] = networks.prior(architecture)
 
     def init(key: Array) -> Params:
-        encoder_key, decoder_key = jax.random.split(key)
-        return {"encoder": encoder.init(encoder_key), "decoder": decoder.init(decoder_key)}
+        keys = jax.random.split(key, len(parts))
+        return {name: network.init(key) for (name, network), key in zip(parts.items(), keys, strict=True)}
 
     def encode(params: Params, x: Array, c: Conditions) -> Normal:
         checks.event("x", x, event_shape)
-        checks.unit_interval("x", x)
+        likelihood.check("x", x)
         condition.check(c, batch=x.shape[0])
-        mean, log_std = encoder.apply(params["encoder"], x.reshape(x.shape[0], -1), condition.encode(c))
+        mean, log_std = parts["encoder"].apply(params["encoder"], x.reshape(x.shape[0], -1), condition.encode(c))
         return Normal(mean, log_std)
 
     def prior(params: Params, c: Conditions) -> Normal:
-        del params  # N(0, I) for every c; a learned prior would read them.
         condition.check(c)
-        zeros = jnp.zeros((condition.encode(c).shape[0], architecture.latent_size))
+        features = condition.encode(c)
+        if "prior" in parts:
+            return Normal(*parts["prior"].apply(params["prior"], features))
+        zeros = jnp.zeros((features.shape[0], architecture.latent_size))
         return Normal(zeros, zeros)
 
-    def decode(params: Params, z: Array, c: Conditions) -> Bernoulli:
+    def decode(params: Params, z: Array, c: Conditions) -> Distribution:
         checks.event("z", z, (architecture.latent_size,))
         condition.check(c, batch=z.shape[0])
-        logits = decoder.apply(params["decoder"], z, condition.encode(c))
-        return Bernoulli(logits.reshape(-1, *event_shape))
+        outputs = parts["decoder"].apply(params["decoder"], z, condition.encode(c))
+        distribution = likelihood.distribution(outputs.reshape(-1, *event_shape, likelihood.outputs))
+        revealed = condition.reveals(c)
+        return distribution if revealed is None else Partial(distribution, ~revealed[0], revealed[1])
 
     return CVAE(init, encode, prior, decode, architecture)
+
+
+@cache
+def masked(model: CVAE) -> CVAE:
+    """The model with a mask over its latents among its parameters: `{"mask": [Z] of 0 and 1, "model": params}`.
+
+    A masked latent carries nothing: its posterior and its prior are N(0, 1), so its KL is 0, and the decoder is given 0
+    in its place. What is left has exactly the ELBO and the gradients of the smaller model with the same weights. The
+    mask is an array, so models of many latent sizes share one compiled program; no gradient reaches it.
+
+    Raises:
+        ValueError: the model was made by hand, so its latent size is not known.
+    """
+    checks.require(model.architecture is not None, "model", "be one of `make`", "a model without an architecture")
+    assert model.architecture is not None
+    latent_size = model.architecture.latent_size
+
+    def init(key: Array) -> Params:
+        params = model.init(key)
+        return {"mask": jnp.ones(latent_size), "model": params}
+
+    def hide(params: Params, q: Normal) -> Normal:
+        kept = lax.stop_gradient(params["mask"]) > 0
+        return Normal(jnp.where(kept, q.mean, 0), jnp.where(kept, q.log_std, 0))
+
+    def encode(params: Params, x: Array, c: Conditions) -> Normal:
+        return hide(params, model.encode(params["model"], x, c))
+
+    def prior(params: Params, c: Conditions) -> Normal:
+        return hide(params, model.prior(params["model"], c))
+
+    def decode(params: Params, z: Array, c: Conditions) -> Distribution:
+        return model.decode(params["model"], jnp.where(lax.stop_gradient(params["mask"]) > 0, z, 0), c)
+
+    return CVAE(init, encode, prior, decode, model.architecture)
 
 
 def check_examples(model: CVAE, x: Any, c: Any) -> None:
     """Refuse raw examples, as stored, that do not suit a model: the door of fitting and evaluating.
 
     Raises:
-        ValueError: x is empty, not [N, *event_shape], or neither uint8 nor floats in [0, 1]; c is not what the
-            model's condition says, one entry an example.
+        ValueError: x is empty, not [N, *event_shape], or outside the likelihood's support; c is not what the model's
+            condition says, one entry an example.
     """
     if model.architecture is None:
         return
     checks.event("x", x, model.architecture.event_shape)
-    checks.pixels("x", x)
-    model.architecture.condition.check(c, batch=x.shape[0])
+    model.architecture.likelihood.check_stored("x", x)
+    model.architecture.condition.check_stored(c, batch=x.shape[0])
+
+
+def default_preparation(model: CVAE, targets: str = "grey") -> Prepare:
+    """The preparation that a model's condition asks for; a hand-made model gets grey levels."""
+    return preparation(model.architecture.condition if model.architecture else Nothing(), targets)
