@@ -6,8 +6,10 @@ the epoch and of the step, so a fit is a pure function of its arguments.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,16 +17,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.scipy.special import logsumexp
 from tqdm.auto import tqdm
 
 from cvae import checks
 from cvae.conditions import Conditions
 from cvae.config import Training
 from cvae.evaluation import Terms, evaluate, mean_terms
-from cvae.model import CVAE, check_examples
+from cvae.model import CVAE, check_examples, default_preparation
 from cvae.networks import Params
-from cvae.objectives import elbo
-from cvae.preparation import Prepare, prepare
+from cvae.objectives import elbo, log_weights
+from cvae.preparation import Prepare, binarise
 
 
 class Epoch(NamedTuple):
@@ -44,76 +47,159 @@ class Fitted(NamedTuple):
     history: list[Epoch]
 
 
+class Knobs(NamedTuple):
+    """What is turned without compiling anything again, and what a sweep varies."""
+
+    learning_rate: Array | float
+    beta: Array | float
+
+
 class State(NamedTuple):
     """What a step changes."""
 
+    step: Array  # steps taken
     params: Params
     optimiser: Any
+    average: Params | None  # moving average of the parameters, if there is one
+
+    @property
+    def result(self) -> Params:
+        """The parameters to use: the average, if there is one."""
+        return self.params if self.average is None else self.average
 
 
-def _adam(learning_rate: Array | float) -> optax.GradientTransformation:
-    # The learning rate lives in the optimiser's state as an array, so a change of it compiles nothing again.
-    return optax.inject_hyperparams(optax.adam)(learning_rate=learning_rate)
+def recipe(training: Training) -> Training:
+    """What of the settings decides the compiled program; the rest is set to what changes nothing."""
+    scheduled = training.schedule != "constant"
+    return replace(training, learning_rate=1.0, beta=1.0, patience=None, epochs=training.epochs if scheduled else 1)
 
 
-def start(params: Params, learning_rate: Array | float) -> State:
+def _optimiser(recipe: Training, steps: int) -> optax.GradientTransformation:
+    """From the gradient to the update for a learning rate of 1, which is `_step`'s to multiply by."""
+    total = max(2, recipe.epochs * steps)  # a step to rise and a step to fall: Optax refuses less
+    schedules = {
+        "constant": lambda: optax.constant_schedule(1.0),
+        "cosine": lambda: optax.cosine_decay_schedule(1.0, total),
+        "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, total // 20), total),
+    }
+    parts = [optax.scale_by_adam(), optax.scale_by_schedule(schedules[recipe.schedule]())]
+    if recipe.weight_decay > 0:
+        decay = optax.add_decayed_weights(recipe.weight_decay, mask=lambda tree: jax.tree.map(_is_matrix, tree))
+        parts.insert(1, decay)
+    if recipe.clip_norm is not None:
+        parts.insert(0, optax.clip_by_global_norm(recipe.clip_norm))
+    return optax.chain(*parts)
+
+
+def _is_matrix(leaf: Array) -> bool:
+    return leaf.ndim > 1
+
+
+def start(params: Params, training: Training) -> State:
     """The state before the first step. Copies the parameters: the epochs consume the buffers of their state."""
     params = jax.tree.map(jnp.array, params)
-    return State(params, _adam(learning_rate).init(params))
+    average = jax.tree.map(jnp.array, params) if training.average > 0 else None
+    # How many steps there will be changes no state.
+    return State(jnp.zeros((), int), params, _optimiser(recipe(training), 1).init(params), average)
 
 
-@partial(jax.jit, static_argnames=("model", "batch_size", "num_samples", "prepare"), donate_argnames="state")
-def epoch(
+def one_epoch(
     model: CVAE,
     state: State,
     key: Array,
     x: Array,
     c: Conditions,
-    beta: Array | float,
+    knobs: Knobs,
     *,
-    batch_size: int,
-    num_samples: int = 1,
-    prepare: Prepare = prepare,
+    recipe: Training,
+    prepare: Prepare,
 ) -> tuple[State, Array]:
-    """One pass over the examples in a fresh random order, as one compiled scan of Adam steps.
-
-    Where `batch_size` does not divide the number of examples, the last few of the order sit this epoch out.
-
-    Shapes: x [N, *event] as stored, c of length N -> the new state, and the means of the fields of `Terms`, [3].
-    The buffers of `state` are donated: use what is returned.
-    """
+    """One pass over the examples in a fresh random order, as one scan of optimiser steps; see `epoch`."""
     order_key, steps_key = jax.random.split(key)
-    steps = x.shape[0] // batch_size
-    order = jax.random.permutation(order_key, x.shape[0])[: steps * batch_size].reshape(steps, batch_size)
+    steps = x.shape[0] // recipe.batch_size
+    order = jax.random.permutation(order_key, x.shape[0])[: steps * recipe.batch_size].reshape(steps, -1)
+    optimiser = _optimiser(recipe, steps)
 
-    def loss(params: Params, key: Array, rows: Array) -> tuple[Array, Array]:
-        prepare_key, elbo_key = jax.random.split(key)
+    def loss(params: Params, key: Array, rows: Array, beta: Array) -> tuple[Array, Array]:
+        prepare_key, key = jax.random.split(key)
         batch = prepare(prepare_key, x[rows], {name: value[rows] for name, value in c.items()})
-        terms = elbo(model, params, elbo_key, *batch, num_samples=num_samples, beta=beta)
-        loss = -terms.value.mean()
-        return loss, jnp.stack([loss, terms.log_likelihood.mean(), terms.kl.mean()])
+        samples = recipe.num_samples
+        if recipe.objective == "iwae":
+            weights = log_weights(model, params, key, *batch, num_samples=samples)
+            value = logsumexp(weights.value, axis=0) - jnp.log(samples)
+            log_likelihood, kl = weights.log_likelihood, weights.log_ratio
+        else:
+            terms = elbo(model, params, key, *batch, num_samples=samples, beta=beta, free_bits=recipe.free_bits)
+            value, log_likelihood, kl = terms.value, terms.log_likelihood, terms.kl
+        loss = -value.mean()
+        return loss, jnp.stack([loss, log_likelihood.mean(), kl.mean()])
 
     def step(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
         number, rows = inputs
+        beta = jnp.asarray(knobs.beta)
+        if recipe.beta_warmup > 0:
+            beta = beta * jnp.minimum(1.0, state.step / (recipe.beta_warmup * steps))
         key = jax.random.fold_in(steps_key, number)
-        gradient, terms = jax.grad(loss, has_aux=True)(state.params, key, rows)
-        # Only the update of an optimiser built with any rate: the rate itself is read from its state.
-        updates, optimiser = _adam(0.0).update(gradient, state.optimiser, state.params)
-        return State(optax.apply_updates(state.params, updates), optimiser), terms
+        gradient, terms = jax.grad(loss, has_aux=True)(state.params, key, rows, beta)
+        updates, memory = optimiser.update(gradient, state.optimiser, state.params)
+        updates = jax.tree.map(lambda update: -knobs.learning_rate * update, updates)
+        params = optax.apply_updates(state.params, updates)
+        average = None
+        if state.average is not None:
+            # The first steps count for more, so that the random start is soon forgotten.
+            decay = jnp.minimum(recipe.average, (1 + state.step) / (10 + state.step))
+            average = optax.incremental_update(params, state.average, 1 - decay)
+        return State(state.step + 1, params, memory, average), terms
 
     # Two steps a turn: XLA then updates the weights where they lie instead of copying them first.
     state, terms = lax.scan(step, state, (jnp.arange(steps), order), unroll=2)
     return state, terms.mean(axis=0)
 
 
+@partial(jax.jit, static_argnames=("model", "recipe", "prepare"), donate_argnames="state")
+def epoch(
+    model: CVAE,
+    state: State,
+    key: Array,
+    x: Array,
+    c: Conditions,
+    knobs: Knobs,
+    *,
+    recipe: Training,
+    prepare: Prepare,
+) -> tuple[State, Array]:
+    """One pass over the examples in a fresh random order, as one compiled scan of optimiser steps.
+
+    Where the batch size does not divide the number of examples, the last few of the order sit this epoch out.
+    `recipe` comes from the function of that name: only what decides the program.
+
+    Shapes: x [N, *event] as stored, c of length N -> the new state, and the means of the fields of `Terms`, [3].
+    The buffers of `state` are donated: use what is returned.
+    """
+    return one_epoch(model, state, key, x, c, knobs, recipe=recipe, prepare=prepare)
+
+
 def check_fit(model: CVAE, x: Any, c: Any, training: Training) -> None:
-    """The door of `fit`: refuse examples that do not suit the model, or fewer of them than a batch.
+    """The door of `fit`: refuse examples that do not suit the model or the targets, or fewer of them than a batch.
 
     Raises: ValueError.
     """
     check_examples(model, x, c)
     size, batch = x.shape[0], training.batch_size
     checks.require(size >= batch, "x", f"hold at least one batch, {batch} examples", f"{size} examples")
+    if training.targets != "grey" and x.dtype != "uint8":
+        checks.unit_interval("x", x)
+
+
+def check_loss(loss: float, number: int, whose: str = "") -> None:
+    """Refuse to go on from a loss that is not finite.
+
+    Raises: FloatingPointError.
+    """
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss{whose} in epoch {number} is {loss}; try a lower learning_rate, or a clip_norm such as 10"
+        )
 
 
 def fit(
@@ -125,62 +211,78 @@ def fit(
     training: Training = Training(),
     *,
     validation: tuple[Any, Any] | None = None,
-    prepare: Prepare = prepare,
+    prepare: Prepare | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = True,
     name: str = "fit",
 ) -> Fitted:
-    """Fit a model by Adam on the negative ELBO; the same arguments give the same parameters, bit for bit.
+    """Fit a model by Adam on its objective; the same arguments give the same parameters, bit for bit.
 
     Args:
         model: the functions to fit.
         params: where to start; left as they are.
         key: the source of all randomness.
-        x: training examples as stored, on the host or the device, [N, *event] uint8 or floats in [0, 1].
+        x: training examples as stored, on the host or the device, [N, *event]: uint8, or floats in the
+            likelihood's support.
         c: their raw conditions, arrays of length N.
-        training: epochs, batch size, learning rate, beta, Monte Carlo samples.
-        validation: (x, c) scored after every epoch; it decides nothing here.
-        prepare: from stored to (x, c), run inside the step and on the validation set.
+        training: the settings; see `Training`.
+        validation: (x, c) scored by its ELBO after every epoch. With `training.patience` it decides when to stop and
+            which epoch's parameters are returned; otherwise it decides nothing.
+        prepare: from stored to (x, c), run inside the step and on the validation set; what the model's condition and
+            the targets ask for if left out.
         on_epoch: called with each finished `Epoch`, to log it.
         progress: draw a bar with the loss and examples per second; False is silent.
         name: what the bar is called.
 
     Raises:
-        ValueError: examples that do not suit the model, or fewer of them than a batch.
+        ValueError: examples that do not suit the model, or fewer of them than a batch; patience without validation.
         FloatingPointError: the loss of an epoch is not finite.
     """
     check_fit(model, x, c, training)
-    size = x.shape[0]
     if validation is not None:
         check_examples(model, *validation)
+    patience = training.patience
+    checks.require(patience is None or validation is not None, "validation", "be given with patience", "None")
+    x, validation = drawn_once(key, x, validation, training.targets)
+    prepare = prepare or default_preparation(model, training.targets)
+    size, program = x.shape[0], recipe(training)
+    knobs = Knobs(training.learning_rate, training.beta)
     x, c = jax.device_put((x, c))
-    state = start(params, training.learning_rate)
-    history = []
+    state = start(params, training)
+    history: list[Epoch] = []
+    best, best_epoch, best_loss = None, 0, math.inf
     with tqdm(total=training.epochs * size, desc=name, unit="ex", unit_scale=True, disable=not progress) as bar:
         for number in range(1, training.epochs + 1):
             train_key, validation_key = jax.random.split(jax.random.fold_in(key, number))
             began = time.perf_counter()
-            state, terms = epoch(
-                model,
-                state,
-                train_key,
-                x,
-                c,
-                training.beta,
-                batch_size=training.batch_size,
-                num_samples=training.num_samples,
-                prepare=prepare,
-            )
+            state, terms = epoch(model, state, train_key, x, c, knobs, recipe=program, prepare=prepare)
             train = Terms(*map(float, terms))  # waits for the device, so the clock is read after the work
             seconds = time.perf_counter() - began
-            if not jnp.isfinite(train.loss):
-                raise FloatingPointError(f"the loss of epoch {number} is {train.loss}; try a lower learning_rate")
+            check_loss(train.loss, number)
             valid = None
             if validation is not None:
-                valid = mean_terms(evaluate(model, state.params, validation_key, *validation, prepare=prepare))
+                valid = mean_terms(evaluate(model, state.result, validation_key, *validation, prepare=prepare))
             history.append(Epoch(number, train, valid, seconds, size / seconds))
             if on_epoch is not None:
                 on_epoch(history[-1])
             bar.set_postfix_str(f"loss {train.loss:.2f}" + (f", validation {valid.loss:.2f}" if valid else ""))
             bar.update(size)
-    return Fitted(state.params, history)
+            if patience is not None and valid is not None:
+                if valid.loss < best_loss:
+                    best, best_epoch, best_loss = jax.tree.map(jnp.array, state.result), number, valid.loss
+                if number - best_epoch >= patience:
+                    break
+    return Fitted(state.result if best is None else best, history)
+
+
+def drawn_once(key: Array, x: Any, validation: Any, targets: str) -> tuple[Any, Any]:
+    """Draw black and white pixels where they are to be drawn only once: for training if static, always for validation.
+
+    Shapes: x and validation as in `fit` -> the same, uint8 of 0 and 255 where they were drawn.
+    """
+    if targets == "grey":
+        return x, validation
+    train_seed, validation_seed = (int(bits) for bits in jax.random.bits(jax.random.fold_in(key, 0), (2,)))
+    if targets == "static":
+        x = binarise(train_seed, x)
+    return x, validation and (binarise(validation_seed, validation[0]), validation[1])

@@ -1,0 +1,87 @@
+"""Fidelity: whether generated pictures are what was asked for, and as varied as real ones. Host arrays only.
+
+The measures know no model: the class of a picture is said by a judge, its attributes are measured on the picture.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cvae import checks
+from cvae.evaluation import Estimate, mean
+
+PAIRS = 1000  # pairs of pictures a class
+
+
+def agreement(judged: Any, asked: Any) -> Estimate:
+    """Share of generated pictures that a judge takes for the class they were asked to be.
+
+    Shapes: classes [N], [N].
+    Raises: ValueError for other shapes, or none at all.
+    """
+    judged, asked = np.asarray(judged), np.asarray(asked)
+    checks.require(judged.ndim == 1 and judged.size > 0, "judged", "be classes, shape [N]", judged.shape)
+    checks.require(asked.shape == judged.shape, "asked", f"have the shape of judged, {judged.shape}", asked.shape)
+    return mean(judged == asked)
+
+
+def correlation(asked: Any, measured: Any) -> list[Estimate]:
+    """Pearson's r between each attribute that was asked for and what was measured on the generated picture.
+
+    The standard error is that of normal samples, (1 - r^2) / sqrt(N - 1). A picture whose attribute cannot be
+    measured (NaN) is refused rather than left out: it is a failure of the generator.
+
+    Shapes: [N, attributes], [N, attributes] -> an estimate an attribute.
+    Raises: ValueError for other shapes, fewer than 3 rows, values that are not finite, or a constant column.
+    """
+    asked, measured = np.asarray(asked, np.float64), np.asarray(measured, np.float64)
+    checks.require(asked.ndim == 2 and len(asked) > 2, "asked", "have shape [N, attributes], N > 2", asked.shape)
+    checks.require(measured.shape == asked.shape, "measured", f"have the shape of asked, {asked.shape}", measured.shape)
+    for name, values in (("asked", asked), ("measured", measured)):
+        bad = int((~np.isfinite(values)).sum())
+        checks.require(bad == 0, name, "be finite", f"{bad} NaN or infinite")
+        constant = np.flatnonzero(np.ptp(values, axis=0) == 0)  # a mean of equal floats may be another float
+        checks.require(not constant.size, name, "vary in every column", f"constant columns {constant.tolist()}")
+    estimates = []
+    for column in range(asked.shape[1]):
+        r = float(np.corrcoef(asked[:, column], measured[:, column])[0, 1])
+        estimates.append(Estimate(r, (1 - r**2) / math.sqrt(len(asked) - 1)))
+    return estimates
+
+
+class Diversity(NamedTuple):
+    """Mean distance between two pictures of one class, over random pairs."""
+
+    overall: Estimate  # mean over the classes
+    by_class: dict[int, Estimate]
+
+
+def diversity(x: Any, label: Any, *, seed: int = 0) -> Diversity:
+    """How far apart pictures of one class are: the mean Euclidean distance of random pairs, class by class.
+
+    Compare generated pictures with as many real ones; a collapsed generator falls short of them.
+
+    Shapes: x [N, *event] floats in [0, 1] or uint8, label [N].
+    Raises: ValueError for other shapes or dtypes, values that are not finite, or a class with fewer than two pictures.
+    """
+    x, label = np.asarray(x), np.asarray(label)
+    checks.require(label.ndim == 1 and label.size > 0, "label", "be classes, shape [N]", label.shape)
+    checks.same_length("x", len(x), "label", len(label))
+    checks.seed("seed", seed)
+    if x.dtype != np.uint8:
+        checks.real_line("x", x)
+    flat = x.reshape(len(x), -1).astype(np.float64) / (255 if x.dtype == np.uint8 else 1)
+    rng = np.random.default_rng(seed)
+    by_class = {}
+    for k in np.unique(label).tolist():
+        rows = np.flatnonzero(label == k)
+        checks.require(len(rows) > 1, "label", "have two pictures of every class", f"one of class {k}")
+        first = rng.integers(0, len(rows), PAIRS)
+        second = (first + rng.integers(1, len(rows), PAIRS)) % len(rows)  # never the same picture
+        by_class[k] = mean(np.linalg.norm(flat[rows[first]] - flat[rows[second]], axis=1))
+    values = list(by_class.values())
+    error = math.sqrt(sum(v.standard_error**2 for v in values)) / len(values)
+    return Diversity(Estimate(float(np.mean([v.value for v in values])), error), by_class)
