@@ -2,7 +2,8 @@
 
 Figures are made without pyplot, so they hold no global state and need no display; `figure.savefig(path)` writes
 one, and a notebook shows the one it is given. Ten classes are told apart by position and by the digit itself
-wherever colour alone would not do, in a palette chosen for colour-blind readers.
+wherever colour alone would not do, in a palette chosen for colour-blind readers. Here are pictures, latents and
+training; numbers against numbers are in `charts`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
@@ -23,6 +25,7 @@ from PIL import Image
 # Petroff 2021: ten colours, tested for colour-blind readers; a little darker, so that the pale ones show on white.
 PALETTE = [tuple(0.85 * np.array(to_rgb(colour))) for colour in matplotlib.color_sequences["petroff10"]]
 GREY = "0.35"
+HIDDEN = (0.80, 0.88, 0.96)  # the tint of hidden pixels: paler than ink, yet no paper
 LABELLED = 30  # points a class drawn as the digit itself, so the classes read without colour
 
 
@@ -139,6 +142,7 @@ def grid(
     title: str,
     *,
     row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
     x_label: str = "",
     y_label: str = "",
     gap: int = 1,
@@ -148,8 +152,8 @@ def grid(
 
     Shapes: images [rows, columns, H, W, 1] in [0, 1]; `cell` is a picture's size in inches.
     """
-    rows, columns, height = images.shape[:3]
-    edges = 0.45 + 0.2 * bool(x_label)  # the title, and the label below
+    rows, columns, height, width = images.shape[:4]
+    edges = 0.45 + 0.2 * bool(x_label) + 0.2 * (column_labels is not None)  # the title, and what is written below
     figure = _figure(max(columns * cell + 0.6, 4.0), rows * cell + edges, title)
     axes = figure.subplots()
     axes.imshow(tile(images, gap), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
@@ -159,8 +163,78 @@ def grid(
     axes.spines[:].set_visible(False)
     if row_labels is not None:
         axes.set_yticks(np.arange(rows) * (height + gap) + (height - 1) / 2, row_labels, fontsize=9)
-        axes.tick_params(length=0)
+    if column_labels is not None:
+        axes.set_xticks(np.arange(columns) * (width + gap) + (width - 1) / 2, column_labels, fontsize=9)
+    axes.tick_params(length=0)
     return figure
+
+
+def completions(observed: np.ndarray, hidden: np.ndarray, drawn: np.ndarray, truth: np.ndarray, title: str) -> Figure:
+    """Pictures with a part hidden, a row each: what was seen, what was drawn, its mean and spread, and the truth.
+
+    Hidden pixels are tinted, lest they be taken for white paper. The spread is the standard deviation of the K
+    drawn pictures, pixel by pixel, in colours of its own.
+
+    Shapes: observed, truth [R, H, W, 1] in [0, 1]; hidden bool [R, H, W, 1]; drawn [R, K, H, W, 1] in [0, 1].
+    """
+    rows, draws, height, width = drawn.shape[:4]
+    spread = drawn.std(axis=1)
+    heat = ScalarMappable(Normalize(0, float(spread.max()) or 1.0), "OrRd")
+    groups = [
+        {"observed": np.where(hidden, HIDDEN, 1 - observed)},
+        {str(k + 1): 1 - drawn[:, k] for k in range(draws)},
+        {"mean": 1 - drawn.mean(axis=1), "spread": np.asarray(heat.cmap(heat.norm(spread[..., 0])))[..., :3]},
+        {"truth": 1 - truth},
+    ]
+    gap = max(1, width // 14)
+    canvas = np.ones((rows * (height + gap) - gap, (draws + 4) * (width + gap) + 5 * gap, 3))
+    centres, left = [], 0
+    for group in groups:
+        for pictures in group.values():
+            for row, picture in enumerate(pictures):
+                canvas[row * (height + gap) :, left:][:height, :width] = picture
+            centres.append(left + (width - 1) / 2)
+            left += width + gap
+        left += 2 * gap
+    cell = 0.6  # inches
+    figure = _figure((draws + 4.5) * cell + 0.9, rows * cell * (1 + gap / height) + 0.55, title)
+    axes = figure.subplots()
+    axes.imshow(canvas, interpolation="nearest")
+    axes.set_xticks(centres, [name for group in groups for name in group], fontsize=9)
+    axes.set_xlabel("completions", fontsize=9, x=(centres[1] + centres[draws]) / 2 / canvas.shape[1])
+    axes.xaxis.set_label_position("top")
+    axes.tick_params(top=False, bottom=False, labeltop=True, labelbottom=False)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01, aspect=12, shrink=min(1, 2 / rows))
+    bar.set_label("spread", fontsize=9)
+    bar.ax.tick_params(labelsize=8, length=2)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def attribute_grid(
+    images: np.ndarray,
+    rows: Sequence[float] | np.ndarray,
+    columns: Sequence[float] | np.ndarray,
+    row_name: str,
+    column_name: str,
+    title: str,
+) -> Figure:
+    """One digit drawn across a grid of two attributes, each row and column marked with the value asked for.
+
+    Args:
+        images: pictures [R, C, H, W, 1] in [0, 1].
+        rows: the R values asked for, from top to bottom.
+        columns: the C values asked for, from left to right.
+        row_name: what changes downwards, with its unit.
+        column_name: what changes to the right, with its unit.
+        title: of the whole figure.
+    """
+    marks = [[f"{value:.3g}".replace("-", "\N{MINUS SIGN}") for value in values] for values in (rows, columns)]
+    return grid(
+        images, title, row_labels=marks[0], column_labels=marks[1], x_label=column_name, y_label=row_name, cell=0.55
+    )
 
 
 def curves(histories: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], title: str) -> Figure:

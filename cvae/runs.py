@@ -5,6 +5,9 @@ metrics.jsonl    one line an epoch a model
 summary.json     the figures on the test split, with versions, commit and machine
 checkpoints/     the parameters of each model, by name
 figures/         pictures
+
+The folder of a sweep has `members/MODEL/MEMBER.json` in place of metrics, a file a finished member, and parameters
+in `checkpoints/MODEL/MEMBER`. Each stands for itself, so one folder may hold several sweeps of the same models.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ import jax
 
 from cvae import checkpoints, checks
 from cvae.config import Config, from_json, to_json
-from cvae.model import CVAE, make
+from cvae.model import CVAE, make, masked
 from cvae.networks import Params
 from cvae.training import Epoch
 
@@ -32,6 +36,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 def check_free(folder: Path, config: Config) -> None:
     """Refuse a folder that holds another run, or something that is no run; touches nothing.
 
+    Beside the members of a sweep may lie those of other axes, or of models of other names.
+
     Raises:
         ValueError: names the folder and the first setting that differs.
     """
@@ -39,6 +45,10 @@ def check_free(folder: Path, config: Config) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     held, wanted = to_json(read_config(folder)), to_json(config)
+    if held["sweep"] is not None and wanted["sweep"] is not None:
+        held["sweep"], both = wanted["sweep"], held["models"].keys() & wanted["models"].keys()
+        for part in (held, wanted):
+            part["models"] = {name: model for name, model in part["models"].items() if name in both}
     if held != wanted:
         setting, there, here = _first_difference(held, wanted)
         raise ValueError(
@@ -56,12 +66,18 @@ def _first_difference(held: Any, wanted: Any, name: str = "") -> tuple[str, Any,
 
 
 def start(folder: Path, config: Config) -> None:
-    """Make the folder of a run and write its config; metrics of an earlier run of the same config go."""
+    """Make the folder of a run and write its config; metrics of an earlier run of the same config go.
+
+    The config of a sweep is written with the models that the folder holds already.
+    """
     check_free(folder, config)
     for part in ("checkpoints", "figures"):
         (folder / part).mkdir(parents=True, exist_ok=True)
+    if config.sweep is None:
+        (folder / "metrics.jsonl").write_text("")
+    elif (folder / "config.json").exists():
+        config = replace(config, models=read_config(folder).models | config.models)
     write_json(folder / "config.json", to_json(config))
-    (folder / "metrics.jsonl").write_text("")
     (folder / "summary.json").unlink(missing_ok=True)
 
 
@@ -105,7 +121,8 @@ def load(run_dir: str | os.PathLike[str], name: str | None = None) -> tuple[CVAE
 
     Args:
         run_dir: what an experiment wrote, such as `runs/mnist_label`.
-        name: which of the run's models, such as `"cvae"` or `"vae"`; the first if left out.
+        name: which of the run's models, such as `"cvae"` or `"vae"`; the first if left out. Of a sweep, model and
+            member, such as `"label/z08_seed0_beta1_lr0.001"`, which is loaded as `masked` by its latent size.
 
     Returns:
         The model's functions, its parameters, and the run's config.
@@ -118,8 +135,12 @@ def load(run_dir: str | os.PathLike[str], name: str | None = None) -> tuple[CVAE
     config = read_config(folder)
     checks.require(len(config.models) > 0, "config.models", "name at least one model", "{}")
     name = next(iter(config.models)) if name is None else name
-    checks.require(name in config.models, "name", f"be one of {list(config.models)}", repr(name))
-    model = make(config.models[name])
+    kind, _, member = name.partition("/") if config.sweep is not None else (name, "", "")
+    checks.require(kind in config.models, "name", f"be one of {list(config.models)}", repr(kind))
+    model = make(config.models[kind])
+    if config.sweep is not None:
+        checks.require(member != "", "name", f"be {kind}/ and a member of the sweep", repr(name))
+        model = masked(model)
     expected = jax.eval_shape(model.init, jax.random.key(0))
     return model, checkpoints.restore(folder / "checkpoints" / name, expected), config
 

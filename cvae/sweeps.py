@@ -1,0 +1,210 @@
+"""Sweeps: many members of one architecture, trained by one compiled program.
+
+What members vary are arrays: the latent size as a mask over the widest latent, the seed as a key, beta and the
+learning rate as numbers. What decides the program - condition, widths, batch size - they share.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm.auto import tqdm
+
+from cvae import checks, networks
+from cvae.conditions import Conditions
+from cvae.config import Sweep, Training
+from cvae.evaluation import Terms
+from cvae.model import CVAE, default_preparation, masked
+from cvae.networks import Params
+from cvae.preparation import Prepare
+from cvae.training import Knobs, State, check_fit, check_loss, drawn_once, one_epoch, recipe, start
+
+
+class Member(NamedTuple):
+    """One point of a sweep."""
+
+    latent_size: int
+    seed: int
+    beta: float
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        """Tells it from every other member: `z08_seed0_beta1_lr0.001`."""
+        return f"z{self.latent_size:02d}_seed{self.seed}_beta{self.beta:g}_lr{self.learning_rate:g}"
+
+
+class Trained(NamedTuple):
+    """What became of one member."""
+
+    member: Member
+    params: Params  # of `masked(model)`
+    history: list[Terms]  # an epoch each
+    seconds: float  # its share of the time of those trained with it, compilation included
+
+
+def members(sweep: Sweep) -> list[Member]:
+    """Every combination of a sweep's axes."""
+    axes = (sweep.latent_sizes, sweep.seeds, sweep.betas, sweep.learning_rates)
+    return [Member(*values) for values in itertools.product(*axes)]
+
+
+def side_by_side() -> int:
+    """How many members to run at once where nothing is said: 1 on a CPU, all of them on an accelerator.
+
+    A CPU is kept busy by one member's matrix products, and its caches suffer from more; an accelerator is not.
+    """
+    return 1 if jax.default_backend() == "cpu" else sys.maxsize
+
+
+@partial(jax.jit, static_argnames=("model", "training"))
+def begin(model: CVAE, masks: Array, seeds: Array, training: Training) -> State:
+    """The states of members before their first step, [M, ...]: own seeds, and 0 for every weight of a masked latent.
+
+    Shapes: masks [M, Z] of 0 and 1, seeds [M] -> a State whose arrays have a leading axis M.
+    """
+
+    def one(mask: Array, seed: Array) -> State:
+        params = model.init(jax.random.fold_in(jax.random.key(seed), 0))
+        return start({"mask": mask, "model": networks.prune(params["model"], mask)}, training)
+
+    return jax.vmap(one)(masks, seeds)
+
+
+@partial(jax.jit, static_argnames=("model", "recipe", "prepare"), donate_argnames="states")
+def epochs(
+    model: CVAE,
+    states: State,
+    keys: Array,
+    x: Array,
+    c: Conditions,
+    knobs: Knobs,
+    *,
+    recipe: Training,
+    prepare: Prepare,
+) -> tuple[State, Array]:
+    """One epoch of M members side by side; see `training.epoch`.
+
+    Shapes: states and knobs with a leading axis M, keys [M] -> the new states, and the means of `Terms`, [M, 3].
+    """
+
+    def one(state: State, key: Array, knobs: Knobs) -> tuple[State, Array]:
+        return one_epoch(model, state, key, x, c, knobs, recipe=recipe, prepare=prepare)
+
+    # A lone member goes without an axis of length 1: a batch of one matrix product costs a CPU twice the time of the
+    # product. Several batches in one call (`lax.map`) would be a loop around the loop over steps, and cost as much.
+    if len(keys) == 1:
+        state, terms = one(*jax.tree.map(lambda leaf: leaf[0], (states, keys, knobs)))
+        return jax.tree.map(lambda leaf: leaf[None], (state, terms))  # type: ignore[no-any-return]
+    return jax.vmap(one)(states, keys, knobs)
+
+
+def fit_members(
+    model: CVAE,
+    chosen: list[Member],
+    x: Any,
+    c: Any,
+    training: Training = Training(),
+    *,
+    at_once: int | None = None,
+    prepare: Prepare | None = None,
+    on_trained: Callable[[Trained], None] | None = None,
+    progress: bool | tqdm = True,
+    name: str = "sweep",
+) -> list[Trained]:
+    """Train members of one architecture, all by the same compiled program.
+
+    Members are trained in groups of `at_once`, a group to its end before the next one starts, so what is finished
+    can be kept. A last group that is too small is filled up with a member that is then dropped.
+
+    Args:
+        model: the widest of them, from `make`; each member uses its first latents only.
+        chosen: the members; their betas and learning rates replace those of `training`.
+        x: training examples as stored, [N, *event].
+        c: their raw conditions.
+        training: what they share.
+        at_once: how many run side by side; 1 on a CPU and all on an accelerator if left out.
+        prepare: as in `fit`.
+        on_trained: called with each finished member, to keep it.
+        progress: draw a bar with the time left, or advance the one given by one an epoch of a member.
+        name: what the bar is called.
+
+    Raises:
+        ValueError: there is no member, one is wider than the model, examples do not suit the model, or the settings
+            ask for early stopping, which members in lockstep cannot have.
+        FloatingPointError: the loss of a member is not finite; names it.
+    """
+    check_fit(model, x, c, training)
+    checks.require(len(chosen) > 0, "chosen", "name at least one member", "none")
+    checks.require(training.patience is None, "patience", "be None in a sweep", training.patience)
+    at_once = side_by_side() if at_once is None else at_once
+    checks.whole_number("at_once", at_once)
+    at_once, inert = min(at_once, len(chosen)), masked(model)
+    assert model.architecture is not None
+    widest = model.architecture.latent_size
+    for member in chosen:
+        fits = 1 <= member.latent_size <= widest
+        checks.require(fits, "latent_size", f"be in [1, {widest}], as wide as the model", member.latent_size)
+    x, _ = drawn_once(jax.random.key(0), x, None, training.targets)
+    x, c = jax.device_put((x, c))
+    prepare = prepare or default_preparation(model, training.targets)
+    bar = (
+        progress
+        if isinstance(progress, tqdm)
+        else tqdm(total=len(chosen) * training.epochs, desc=name, unit="epoch", disable=not progress)
+    )
+    trained = []
+    for first in range(0, len(chosen), at_once):
+        group = chosen[first : first + at_once]
+        filled = group + [group[-1]] * (at_once - len(group))
+        for one in _fit_group(inert, filled, x, c, training, prepare, bar)[: len(group)]:
+            trained.append(one)
+            if on_trained is not None:
+                on_trained(one)
+    if bar is not progress:
+        bar.close()
+    return trained
+
+
+def _fit_group(
+    model: CVAE, group: list[Member], x: Array, c: Conditions, training: Training, prepare: Prepare, bar: tqdm
+) -> list[Trained]:
+    assert model.architecture is not None
+    began = time.perf_counter()
+    masks = np.arange(model.architecture.latent_size) < np.array([[member.latent_size] for member in group])
+    seeds = np.array([member.seed for member in group], np.uint32)
+    knobs = Knobs(*(jnp.array([getattr(member, knob) for member in group]) for knob in Knobs._fields))
+    program = recipe(training)
+    states = begin(model, masks.astype(np.float32), seeds, program)
+    history = []
+    for number in range(1, training.epochs + 1):
+        states, terms = epochs(model, states, _keys(seeds, number), x, c, knobs, recipe=program, prepare=prepare)
+        history.append(np.asarray(terms))  # waits for the device
+        for member, row in zip(group, history[-1], strict=True):
+            check_loss(float(row[0]), number, f" of {member.name}")
+        bar.update(len(set(group)))
+    seconds = (time.perf_counter() - began) / len(set(group))
+    return [
+        Trained(
+            member,
+            jax.tree.map(lambda leaf, i=i: leaf[i], states.result),
+            [Terms(*map(float, terms[i])) for terms in history],
+            seconds,
+        )
+        for i, member in enumerate(group)
+    ]
+
+
+@jax.jit
+def _keys(seeds: Array, number: Array | int) -> Array:
+    """The keys of an epoch, [M]: from a member's own seed, so that its result does not depend on its company."""
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), number))(seeds)
