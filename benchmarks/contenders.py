@@ -52,13 +52,15 @@ def cvae_epoch(examples: Examples, batch_size: int) -> Train:
     init_key, train_key = jax.random.split(jax.random.key(0))
     model = cvae.make(cvae.Architecture((28, 28, 1), cvae.Label(CLASSES), LATENTS, (HIDDEN,)))
     x, c = jax.device_put((examples.x, {"label": examples.label}))
-    state = training.start(model.init(init_key), LEARNING_RATE)
+    settings = cvae.Training(batch_size=batch_size, learning_rate=LEARNING_RATE)
+    state = training.start(model.init(init_key), settings)
+    knobs, recipe = training.Knobs(LEARNING_RATE, 1.0), training.recipe(settings)
     numbers = itertools.count()
 
     def train() -> float:
         nonlocal state
         key = jax.random.fold_in(train_key, next(numbers))
-        state, terms = training.epoch(model, state, key, x, c, 1.0, batch_size=batch_size)
+        state, terms = training.epoch(model, state, key, x, c, knobs, recipe=recipe, prepare=cvae.prepare)
         jax.block_until_ready(state)  # type: ignore[no-untyped-call]
         return Terms(*map(float, terms)).loss
 

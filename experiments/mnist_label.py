@@ -10,29 +10,17 @@ two cores; on the 8x8 digits 21 and 24 nats, in half a minute. Pictures, metrics
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cvae
-from experiments import command, pictures
+from experiments import command, pictures, study
 
 if TYPE_CHECKING:
     from cvae.config import Config
     from cvae.data import Dataset
     from cvae.objectives import Elbo
-
-
-@dataclass(frozen=True)
-class Data:
-    """Which pictures."""
-
-    dataset: Literal["auto", "mnist", "fashion_mnist", "kmnist", "digits"] = "auto"
-    """auto is MNIST if it is prepared or can be downloaded, otherwise the 8x8 digits inside scikit-learn"""
-    data_dir: Path | None = None
-    """folder of prepared data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if left out"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ class Output:
 class Settings:
     """Options of the experiment."""
 
-    data: Data = field(default_factory=Data)
+    data: study.Data = field(default_factory=study.Data)
     models: Models = field(default_factory=Models)
     fitting: Fitting = field(default_factory=Fitting)
     output: Output = field(default_factory=Output)
@@ -95,12 +83,10 @@ SMOKE = Preset(epochs=3, hidden=(64,))
 
 def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
     """Turn the options into a data set, a config and a run folder, refusing what cannot work; writes nothing."""
-    asked, smoke = settings.data.dataset, settings.output.smoke
-    require = cvae.checks.require
-    require(not smoke or asked in ("auto", "digits"), "--dataset", "be digits with --smoke", repr(asked))
-    dataset = cvae.data.load("digits" if smoke else asked, settings.data.data_dir)
+    smoke = settings.output.smoke
+    dataset = study.read(settings.data, smoke)
     digit, classes = settings.output.digit, dataset.num_classes
-    require(0 <= digit < classes, "--digit", f"be a class in [0, {classes})", digit)
+    cvae.checks.require(0 <= digit < classes, "--digit", f"be a class in [0, {classes})", digit)
 
     preset = SMOKE if smoke else PRESETS.get(dataset.name, ARTICLE)
     fitting, latents = settings.fitting, settings.models.latents
@@ -120,8 +106,7 @@ def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
             "vae": cvae.Architecture(shape, cvae.Nothing(), latents, hidden),
         },
     )
-    suffix = ("" if dataset.name == "mnist" else f"_{dataset.name}") + ("_smoke" if smoke else "")
-    out = settings.output.out or Path("runs") / f"mnist_label{suffix}"
+    out = study.folder("mnist_label", dataset.name, smoke, settings.output.out)
     cvae.runs.check_free(out, config)
     for architecture in config.models.values():
         model = cvae.make(architecture)
@@ -131,39 +116,23 @@ def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
 
 def main(settings: Settings) -> Path:
     """Train both models, score them on the test split, draw the figures; returns the run folder."""
-    began = time.perf_counter()
     import jax
 
     dataset, config, out = plan(settings)
-    provenance = cvae.runs.provenance()  # now, because the source may change during a long run
-    cvae.runs.start(out, config)
+    run = study.Study(config, out)
     init_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
-    trained, histories, test, seconds = {}, {}, {}, {}
+    trained, test = {}, {}
     for name, architecture in config.models.items():
         model = cvae.make(architecture)
-        fitted = cvae.fit(
-            model,
-            jax.jit(model.init)(init_key),
-            fit_key,
-            dataset.train.x,
-            pictures.given(model, dataset.train.label),
-            config.training,
-            validation=(dataset.validation.x, pictures.given(model, dataset.validation.label)),
-            on_epoch=partial(cvae.runs.log_epoch, out, name),
-            name=f"{name} on {dataset.name}",
-        )
-        cvae.runs.save(out, name, fitted.params)
-        c = pictures.given(model, dataset.test.label)
-        test[name] = score(cvae.evaluate(model, fitted.params, test_key, dataset.test.x, c))
-        seconds[name] = sum(epoch.seconds for epoch in fitted.history)
-        trained[name], histories[name] = (model, fitted.params), fitted.history
-    drawings = pictures.Drawings(config, dataset, trained, histories, draw_key)
+        train, validation, held_out = ((part.x, pictures.given(model, part.label)) for part in dataset[1:4])
+        trained[name] = run.fit(name, fit_key, train, validation, init_key=init_key)
+        test[name] = score(cvae.evaluate(model, trained[name].params, test_key, *held_out))
+    drawings = pictures.Drawings(config, dataset, trained, draw_key)
     for figure_name, figure in drawings.figures(settings.output.digit):
-        figure.savefig(out / "figures" / f"{dataset.name}_{figure_name}.png", dpi=200)
-    seconds["total"] = time.perf_counter() - began
-    summary = {"experiment": config.experiment, "dataset": dataset.name, "seed": config.seed}
-    cvae.runs.write_json(out / "summary.json", summary | {"test": test, "seconds": seconds} | provenance)
-    report(out, dataset, test, seconds)
+        run.draw(figure_name, figure)
+    summary = run.keep(test=test, seconds={name: model.seconds for name, model in trained.items()})
+    report(dataset, summary["test"], summary["seconds"])
+    run.say_where()
     return out
 
 
@@ -179,16 +148,13 @@ def score(terms: Elbo) -> dict[str, float]:
     }
 
 
-def report(out: Path, dataset: Dataset, test: dict[str, dict[str, float]], seconds: dict[str, float]) -> None:
-    """Print the table and where the pictures are."""
+def report(dataset: Dataset, test: dict[str, dict[str, float]], seconds: dict[str, float]) -> None:
+    """Print the table."""
     print(f"\n{dataset.name}, {len(dataset.test.x):,} test pictures, nats per picture")
     print(f"{'':6}{'loss':>9}{'':9}{'log-likelihood':>16}{'KL':>8}{'training':>12}")
     for name, row in test.items():
         loss = f"{row['loss']:9.2f} +- {row['standard_error']:<5.2f}"
         print(f"{name:6}{loss} {row['log_likelihood']:15.2f}{row['kl']:8.2f}{seconds[name]:10.1f} s")
-    print(f"\n{seconds['total']:.0f} s in all; pictures in {out / 'figures'}:")
-    for path in sorted((out / "figures").iterdir()):
-        print(f"  {path.name}")
 
 
 if __name__ == "__main__":

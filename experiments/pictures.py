@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cvae.evaluation import Terms
     from cvae.model import CVAE
     from cvae.networks import Params
-    from cvae.training import Epoch
+    from experiments import study
 
 PER_CLASS = 2  # pictures of each class that are reconstructed
 HANDS = 12  # columns of the handwriting grid
@@ -50,8 +50,7 @@ class Drawings(NamedTuple):
 
     config: Config
     dataset: Dataset
-    trained: dict[str, tuple[CVAE, Params]]
-    histories: dict[str, list[Epoch]]
+    trained: dict[str, study.Trained]
     key: jax.Array
 
     def figures(self, digit: int) -> Iterator[tuple[str, Figure]]:
@@ -79,7 +78,7 @@ class Drawings(NamedTuple):
         """Means of q(z | x, c) of the test split, [N, Z]."""
         import jax
 
-        model, params = self.trained[name]
+        model, params, _ = self.trained[name]
         c = given(model, self.dataset.test.label)
         return np.asarray(jax.jit(model.encode)(params, self.pixels(slice(None)), c).mean)
 
@@ -97,7 +96,7 @@ class Drawings(NamedTuple):
         label = self.dataset.test.label
         rows = np.concatenate([np.flatnonzero(label == k)[:PER_CLASS] for k in range(self.dataset.num_classes)])
         x, reconstruct = self.pixels(rows), jax.jit(cvae.reconstruct, static_argnums=0)
-        drawn = [reconstruct(m, params, self.key, x, given(m, label[rows])) for m, params in self.trained.values()]
+        drawn = [reconstruct(m, params, self.key, x, given(m, label[rows])) for m, params, _ in self.trained.values()]
         names = ["test", *(name.upper() for name in self.trained)]
         return cvae.plotting.grid(np.stack([x, *drawn]), self.title("test split: reconstructions"), row_labels=names)
 
@@ -106,7 +105,7 @@ class Drawings(NamedTuple):
         classes, latents = self.dataset.num_classes, self.config.models["cvae"].latent_size
         hands = np.random.default_rng(self.config.seed).standard_normal((HANDS, latents))
         z, label = np.tile(hands, (classes, 1)), np.repeat(np.arange(classes), HANDS)
-        drawn = decode(*self.trained["cvae"], z, label)
+        drawn = decode(*self.trained["cvae"][:2], z, label)
         return cvae.plotting.grid(
             drawn.reshape(classes, HANDS, *drawn.shape[1:]),
             self.title(f"CVAE: every class in {HANDS} hands"),
@@ -123,7 +122,7 @@ class Drawings(NamedTuple):
         z = np.zeros((coordinates[0].size, self.config.models["cvae"].latent_size))
         for axis, coordinate in zip(axes, coordinates, strict=False):
             z[:, axis] = coordinate.ravel()
-        drawn = decode(*self.trained["cvae"], z, np.full(len(z), digit))
+        drawn = decode(*self.trained["cvae"][:2], z, np.full(len(z), digit))
         labels = [f"$z_{{{axis + 1}}}$, quantiles of N(0, 1)" for axis in axes] + [""]
         return cvae.plotting.grid(
             drawn.reshape(*coordinates[0].shape, *drawn.shape[1:]),
@@ -136,14 +135,19 @@ class Drawings(NamedTuple):
 
     def curves(self) -> Figure:
         """The loss and its two terms over the epochs."""
-        lines = {
-            name.upper(): {
-                "train": _stack([epoch.train for epoch in history]),
-                "validation": _stack([epoch.validation for epoch in history]),
-            }
-            for name, history in self.histories.items()
+        return curves(self.trained, self.title("training and validation"))
+
+
+def curves(trained: dict[str, study.Trained], title: str) -> Figure:
+    """The loss and its two terms over the epochs of each model, on the training and the validation split."""
+    lines = {
+        name.upper() if name in ("cvae", "vae") else name: {
+            "train": _stack([epoch.train for epoch in model.history]),
+            "validation": _stack([epoch.validation for epoch in model.history]),
         }
-        return cvae.plotting.curves(lines, self.title("training and validation"))
+        for name, model in trained.items()
+    }
+    return cvae.plotting.curves(lines, title)
 
 
 def _stack(terms: list[Terms] | list[Terms | None]) -> dict[str, np.ndarray]:

@@ -1,0 +1,179 @@
+"""What the experiments share: reading the data set, training the models of a config, keeping what came of it.
+
+An experiment plans (options to config, refusing what cannot work, writing nothing), studies (trains and measures),
+and keeps (a run folder with config, metrics, parameters, figures and `summary.json`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import cvae
+
+if TYPE_CHECKING:
+    import jax
+    from matplotlib.figure import Figure
+
+    from cvae.config import Config
+    from cvae.data import Dataset
+    from cvae.model import CVAE
+    from cvae.networks import Params
+    from cvae.training import Epoch
+
+Examples = tuple[Any, dict[str, Any]]  # x and c as stored
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which pictures."""
+
+    dataset: Literal["auto", "mnist", "fashion_mnist", "kmnist", "digits"] = "auto"
+    """auto is MNIST if it is prepared or can be downloaded, otherwise the 8x8 digits inside scikit-learn"""
+    data_dir: Path | None = None
+    """folder of prepared data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if left out"""
+
+
+def read(data: Data, smoke: bool) -> Dataset:
+    """The data set that was asked for; a smoke run takes the smallest.
+
+    Raises: ValueError if it cannot be had, or if a smoke run was asked on another.
+    """
+    right = not smoke or data.dataset in ("auto", "digits")
+    cvae.checks.require(right, "--dataset", "be digits with --smoke", repr(data.dataset))
+    return cvae.data.load("digits" if smoke else data.dataset, data.data_dir)
+
+
+def folder(experiment: str, dataset: str, smoke: bool, out: Path | None) -> Path:
+    """Where a run goes: runs/EXPERIMENT, with the data set added if it is not MNIST, unless `out` says otherwise."""
+    suffix = ("" if dataset == "mnist" else f"_{dataset}") + ("_smoke" if smoke else "")
+    return out or Path("runs") / f"{experiment}{suffix}"
+
+
+class Trained(NamedTuple):
+    """A model of a run, fitted."""
+
+    model: CVAE
+    params: Params
+    history: list[Epoch]
+
+    @property
+    def seconds(self) -> float:
+        """Of all training steps, compilation included."""
+        return sum(epoch.seconds for epoch in self.history)
+
+
+class Study:
+    """One run, from its start to its summary.
+
+    Makes the run folder at once, so that a folder that cannot be written is refused before anything is trained.
+    """
+
+    def __init__(self, config: Config, out: Path):
+        self.config, self.out = config, out
+        self.began = time.perf_counter()
+        self.provenance = cvae.runs.provenance()  # now, because the source may change during a long run
+        cvae.runs.start(out, config)
+
+    def fit(
+        self,
+        name: str,
+        key: jax.Array,
+        train: Examples,
+        validation: Examples,
+        *,
+        init_key: jax.Array | None = None,
+        model: CVAE | None = None,
+    ) -> Trained:
+        """Train the config's model of this name, log its epochs and save its parameters.
+
+        The parameters start from `init_key`, or from half of `key`. `model` is fitted in place of the config's own,
+        where its density is in other units; its parameters must be those of the config's.
+        """
+        import jax
+
+        fit_key = key
+        if init_key is None:
+            init_key, fit_key = jax.random.split(key)
+        model = model or cvae.make(self.config.models[name])
+        fitted = cvae.fit(
+            model,
+            jax.jit(model.init)(init_key),
+            fit_key,
+            *train,
+            self.config.training,
+            validation=validation,
+            on_epoch=partial(cvae.runs.log_epoch, self.out, name),
+            name=f"{name} on {self.config.dataset}",
+        )
+        cvae.runs.save(self.out, name, fitted.params)
+        return Trained(model, fitted.params, fitted.history)
+
+    def draw(self, name: str, figure: Figure) -> None:
+        """Write a figure as DATASET_NAME.png."""
+        figure.savefig(self.out / "figures" / f"{self.config.dataset}_{name}.png", dpi=200)
+
+    def keep(self, **results: Any) -> dict[str, Any]:
+        """Write `summary.json`: the results, and where they came from; returns it.
+
+        `seconds`, a dict of times, is given the total.
+        """
+        results["seconds"] = results.get("seconds", {}) | {"total": time.perf_counter() - self.began}
+        config = self.config
+        summary = {"experiment": config.experiment, "dataset": config.dataset, "seed": config.seed}
+        summary |= plain(results) | self.provenance
+        cvae.runs.write_json(self.out / "summary.json", summary)
+        return summary
+
+    def say_where(self) -> None:
+        """Print where the figures are."""
+        print(f"\n{time.perf_counter() - self.began:.0f} s in all; pictures in {self.out / 'figures'}:")
+        for path in sorted((self.out / "figures").iterdir()):
+            print(f"  {path.name}")
+
+
+def plain(results: Any) -> Any:
+    """Results as JSON has them: named tuples and dicts become objects, arrays lists, NumPy's numbers numbers."""
+    if hasattr(results, "_asdict"):
+        return plain(results._asdict())
+    if isinstance(results, dict):
+        return {str(name): plain(value) for name, value in results.items()}
+    if isinstance(results, list | tuple):
+        return [plain(value) for value in results]
+    if hasattr(results, "tolist"):
+        return results.tolist()
+    return results
+
+
+def bound(model: CVAE, params: Params, key: jax.Array, x: Any, c: Any) -> dict[str, Any]:
+    """The test split's ELBO with its two terms, rate and distortion, each with its standard error, and active units."""
+    terms = cvae.evaluate(model, params, key, x, c)
+    units = cvae.evaluation.active_units(model, params, key, x, c)
+    return {
+        "elbo": cvae.evaluation.mean(terms.value),
+        "rate": cvae.evaluation.mean(terms.kl),
+        "distortion": cvae.evaluation.mean(-terms.log_likelihood),
+        "active_units": {"active": units.active, "variance": units.variance, "standard_error": units.standard_error},
+    }
+
+
+def likelihood(
+    model: CVAE, params: Params, key: jax.Array, x: Any, c: Any, *, num_samples: int, progress: bool = True
+) -> dict[str, Any]:
+    """Importance-sampled log p(x | c) of the test split, with its effective sample size."""
+    scored = cvae.log_likelihood(model, params, key, x, c, num_samples=num_samples, progress=progress)
+    return {
+        "log_likelihood": cvae.evaluation.mean(scored.value),
+        "effective_samples": cvae.evaluation.mean(scored.effective_samples),
+        "num_samples": num_samples,
+        "examples": len(scored.value),
+    }
+
+
+def plus_minus(estimate: Any, digits: int = 2) -> str:
+    """An estimate as it is printed, `131.26 +- 0.46`."""
+    value, error = (estimate["value"], estimate["standard_error"]) if isinstance(estimate, dict) else estimate
+    return f"{value:.{digits}f} +- {error:.{digits}f}"
