@@ -1,16 +1,39 @@
-"""Fixtures: a small model with sizes that are all different, and examples for it."""
+"""Fixtures: small models with sizes that are all different, one for every condition and prior, and examples for them.
+
+Weights are drawn here by NumPy, biases included: initialising a model compiles for seconds, and leaves biases 0.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import cvae
 
 BATCH, EVENT, LATENT, CLASSES = 3, (2, 3, 1), 4, 5
+
+CONDITIONS = {
+    "nothing": cvae.Nothing(),
+    "label": cvae.Label(CLASSES),
+    "continuous": cvae.Continuous(2, mean=(3.0, -20.0), std=(0.5, 8.0)),
+    "image": cvae.Image(EVENT, "random_box"),
+    "mixed": cvae.Mixed(
+        digit=cvae.Label(CLASSES),
+        part=cvae.Image(EVENT, "random_box"),
+        stroke=cvae.Continuous(2, mean=(1.0, 40.0), std=(0.1, 6.0)),
+    ),
+}
+# Every condition with every prior it can have: a prior is learned from something.
+CASES = {
+    f"{name}-{prior}": (condition, prior)
+    for name, condition in CONDITIONS.items()
+    for prior in ("standard", "learned")
+    if (name, prior) != ("nothing", "learned")
+}
 
 
 class Example(NamedTuple):
@@ -22,12 +45,43 @@ class Example(NamedTuple):
     c: dict
 
 
-def build(condition, batch: int = BATCH) -> Example:
-    model = cvae.make(cvae.Architecture(EVENT, condition, LATENT, (7, 8)))
+def stored(condition, rng: np.random.Generator, batch: int = BATCH) -> dict:
+    """Raw conditions as a data set stores them, by the condition's own names."""
+    c = {}
+    for part in getattr(condition, "parts", (condition,)):
+        if isinstance(part, cvae.Label):
+            c[part.name] = rng.integers(0, part.num_classes, batch)
+        if isinstance(part, cvae.Continuous):
+            c[part.name] = (part.mean + part.std * rng.normal(size=(batch, part.dim))).astype(np.float32)
+        if "observed" in part.stored_names:
+            c["observed"] = rng.random((batch, *part.event_shape)) < 0.5
+            c["observed"][:, 0] = False
+    return c
+
+
+def weights(model, seed: int = 5) -> dict:
+    """Parameters of a model or network, of the shapes of its `init` and none of them 0: kernels as wide as He's."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "mask":
+            return jnp.ones(leaf.shape)
+        noise = rng.normal(size=leaf.shape).astype(np.float32)
+        if name == "kernel":
+            return jnp.asarray(noise * np.float32(np.sqrt(2 / leaf.shape[0])))
+        return jnp.asarray((name == "scale") + np.float32(0.2) * noise)
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def build(condition, batch: int = BATCH, **fields) -> Example:
+    """A model of this condition, with more fields of its architecture, and a batch of examples complete for it."""
+    model = cvae.make(cvae.Architecture(EVENT, condition, LATENT, **{"hidden": (7, 8)} | fields))
     rng = np.random.default_rng(3)
     x = rng.random((batch, *EVENT), dtype=np.float32)
-    c = {"label": rng.integers(0, CLASSES, batch)} if isinstance(condition, cvae.Label) else {}
-    return Example(model, model.init(jax.random.key(0)), x, c)
+    c = condition.complete(jax.random.key(1), x, stored(condition, rng, batch))
+    return Example(model, weights(model), x, {name: np.asarray(value) for name, value in c.items()})
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +100,13 @@ def plain() -> Example:
 def example(request, labelled, plain) -> Example:
     """Either of them."""
     return labelled if request.param == "label" else plain
+
+
+@pytest.fixture(scope="session", params=CASES.values(), ids=CASES.keys())
+def every_example(request) -> Example:
+    """A model of every condition, with a standard and with a learned prior."""
+    condition, prior = request.param
+    return build(condition, prior=prior)
 
 
 @pytest.fixture

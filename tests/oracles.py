@@ -1,14 +1,20 @@
 """Models whose exact answer is known: linear-Gaussian, so that log p(x | c) is a multivariate normal density.
 
-    z | c ~ N(m0 + M c, diag(s0^2)),   x | z, c ~ N(W z + V c, noise^2 I)
+    z | c ~ N(m0 + M f(c), diag(s0^2)),   x | z, c ~ N(W z + V f(c), noise^2 I),   f(c) the features of the condition
 
-Sizes are all different (batch 3, event 5, latent 2, condition 4) and the prior is not N(0, I), so that a
-transpose or a swapped argument cannot pass by luck.
+The model's features come from the library's condition, the exact answer's from the few lines of NumPy below. An image
+condition makes the decoder's normal a `Partial` one, and the exact answer the density of the hidden elements alone.
+
+Sizes are all different (batch 3, event 5, latent 2) and the prior is not N(0, I), so that a transpose or a swapped
+argument cannot pass by luck.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +22,31 @@ import numpy as np
 from scipy.stats import multivariate_normal
 
 import cvae
+from cvae.distributions import Partial
+from cvae.preparation import preparation
 
-BATCH, EVENT, LATENT, CONDITION = 3, 5, 2, 4
+BATCH, EVENT, LATENT = 3, 5, 2
 NOISE = 0.6
+
+ROW = cvae.Continuous(4, name="row")
+CONDITIONS = {
+    "nothing": cvae.Nothing(),
+    "label": cvae.Label(4),
+    "continuous": cvae.Continuous(3, (0.5, -1.0, 2.0), (2.0, 0.7, 1.6)),
+    "image": cvae.Image((EVENT,), "given"),
+    "mixed": cvae.Mixed(group=cvae.Label(3), amount=cvae.Continuous(2, (3.0, -1.0), (2.0, 0.5)),
+                        picture=cvae.Image((EVENT,), "given")),
+}  # fmt: skip
+
+
+@contextmanager
+def quickly_compiled() -> Iterator[None]:
+    """Leave out most of XLA's optimisations: many small programs, each run once, compile in half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 class LinearGaussian(NamedTuple):
@@ -27,63 +55,116 @@ class LinearGaussian(NamedTuple):
     model: cvae.CVAE
     params: dict
     x: jax.Array  # [3, 5]
-    c: dict  # {"row": [3, 4]}
+    c: dict  # as the model is given it
+    stored: dict  # as a data set holds it
+
+    def _double(self) -> tuple[dict, np.ndarray, np.ndarray, np.ndarray]:
+        """Parameters, x, features and which elements are hidden, in double precision."""
+        params = {name: np.asarray(value, np.float64) for name, value in self.params.items()}
+        x = np.asarray(self.x, np.float64)
+        given = features(self.model.architecture.condition, self.c)
+        hidden = ~np.asarray(self.c["observed"]) if "observed" in self.c else np.ones(x.shape, bool)
+        return params, x, np.broadcast_to(given, (len(x), given.shape[1])), hidden
 
     def exact_log_prob(self) -> np.ndarray:
-        """Log p(x | c), [3], by scipy."""
-        p = {name: np.asarray(value, np.float64) for name, value in self.params.items()}
-        c = np.asarray(self.c["row"], np.float64)
-        mean = (p["m0"] + c @ p["M"].T) @ p["W"].T + c @ p["V"].T
+        """Log p(x | c) of what c does not reveal, [B], by scipy."""
+        p, x, f, hidden = self._double()
+        mean = (p["m0"] + f @ p["M"].T) @ p["W"].T + f @ p["V"].T
         covariance = p["W"] @ np.diag(np.exp(2 * p["log_s0"])) @ p["W"].T + NOISE**2 * np.eye(EVENT)
-        x = np.asarray(self.x, np.float64)
-        return np.array([multivariate_normal(m, covariance).logpdf(row) for m, row in zip(mean, x, strict=True)])
+        return np.array(
+            [
+                multivariate_normal(m[h], covariance[np.ix_(h, h)]).logpdf(row[h])
+                for m, h, row in zip(mean, hidden, x, strict=True)
+            ]
+        )
 
     def exact_posterior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [3, 2] and covariance [2, 2] of p(z | x, c)."""
-        p = {name: np.asarray(value, np.float64) for name, value in self.params.items()}
-        c, x = np.asarray(self.c["row"], np.float64), np.asarray(self.x, np.float64)
-        precision = np.diag(np.exp(-2 * p["log_s0"])) + p["W"].T @ p["W"] / NOISE**2
-        covariance = np.linalg.inv(precision)
-        shift = (p["m0"] + c @ p["M"].T) * np.exp(-2 * p["log_s0"]) + (x - c @ p["V"].T) @ p["W"] / NOISE**2
-        return shift @ covariance, covariance
+        """Mean [B, 2] and covariance [B, 2, 2] of p(z | x, c)."""
+        p, x, f, hidden = self._double()
+        seen_by_z = hidden[:, :, None] * p["W"]  # [B, 5, 2]
+        prior_precision = np.diag(np.exp(-2 * p["log_s0"]))
+        covariance = np.linalg.inv(prior_precision + np.swapaxes(seen_by_z, 1, 2) @ seen_by_z / NOISE**2)
+        residual = np.einsum("bi,bij->bj", x - f @ p["V"].T, seen_by_z) / NOISE**2
+        return np.einsum("bij,bj->bi", covariance, (p["m0"] + f @ p["M"].T) @ prior_precision + residual), covariance
+
+    def repeated(self, copies: int) -> tuple[np.ndarray, dict]:
+        """The examples as a data set holds them, each `copies` times in a row: what is drawn for each differs."""
+        return np.repeat(self.x, copies, axis=0), {
+            name: np.repeat(v, copies, axis=0) for name, v in self.stored.items()
+        }
 
 
-def linear_gaussian(*, exact: bool) -> LinearGaussian:
+def features(condition: cvae.conditions.Condition, c: dict) -> np.ndarray:
+    """Features of raw conditions, [B, width] ([1, 0] of none), by NumPy alone."""
+    if isinstance(condition, cvae.Nothing):
+        return np.zeros((1, 0))
+    if isinstance(condition, cvae.Label):
+        return np.eye(condition.num_classes)[np.asarray(c[condition.name])]
+    if isinstance(condition, cvae.Continuous):
+        return (np.asarray(c[condition.name], np.float64) - condition.mean) / condition.std
+    if isinstance(condition, cvae.Image):
+        seen = np.asarray(c["observed"], np.float64)
+        return np.concatenate([seen * np.asarray(c[condition.name], np.float64), seen], axis=1)
+    return np.concatenate([features(part, c) for part in condition.parts], axis=1)
+
+
+def draw(condition: cvae.conditions.Condition, rng: np.random.Generator) -> dict:
+    """Raw conditions as a data set holds them."""
+    if isinstance(condition, cvae.Label):
+        return {condition.name: rng.permutation(condition.num_classes)[:BATCH]}
+    if isinstance(condition, cvae.Continuous):
+        return {condition.name: rng.normal(condition.mean, condition.std, (BATCH, condition.dim)).astype(np.float32)}
+    if isinstance(condition, cvae.Image):
+        # One, three and two hidden: no two masks alike, and both latents are felt in some.
+        return {"observed": ~np.array([[0, 0, 0, 1, 0], [1, 0, 1, 0, 1], [0, 1, 0, 0, 1]], bool)}
+    drawn = {}
+    for part in getattr(condition, "parts", ()):
+        drawn |= draw(part, rng)
+    return drawn
+
+
+@cache
+def linear_gaussian(*, exact: bool, condition: cvae.conditions.Condition = ROW) -> LinearGaussian:
     """A linear-Gaussian model whose encoder is the exact posterior, or one that is wrong on purpose.
 
-    The columns of W are orthogonal, so the exact posterior is diagonal and an encoder can state it.
+    An encoder states a diagonal posterior. For the exact one every element of x hears one latent only, so that the
+    posterior is diagonal whatever is hidden; for the wrong one all elements hear both. The wrong one is also shifted,
+    and wider than the posterior: importance weights of a narrower one may have no variance, nor an error bar.
     """
     rng = np.random.default_rng(7)
-    columns = np.linalg.qr(rng.normal(size=(EVENT, LATENT)))[0] * [1.5, 0.7]
-    params = {
-        "W": columns,
-        "V": rng.normal(size=(EVENT, CONDITION)),
+    width = condition.width
+    apart = np.array([[1.2, 0.0], [0.0, 0.5], [-0.8, 0.0], [0.4, 0.0], [0.0, -0.9]])
+    params: Any = {
+        "W": apart if exact else np.linalg.qr(rng.normal(size=(EVENT, LATENT)))[0] * [1.5, 0.7],
+        "V": rng.normal(size=(EVENT, width)),
         "m0": np.array([0.5, -1.0]),
-        "M": 0.5 * rng.normal(size=(LATENT, CONDITION)),
+        "M": 0.5 * rng.normal(size=(LATENT, width)),
         "log_s0": np.log([0.8, 1.3]),
-        # How far the encoder is off: nothing, or a shift and a wrong width.
         "shift": np.zeros(LATENT) if exact else np.array([0.3, -0.2]),
-        "widen": np.zeros(LATENT) if exact else np.array([-0.4, 0.2]),
+        "widen": np.zeros(LATENT) if exact else np.array([0.3, 0.2]),
     }
     params = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), params)
 
     def prior(params, c):
-        mean = params["m0"] + c["row"] @ params["M"].T
+        mean = params["m0"] + condition.encode(c) @ params["M"].T
         return cvae.Normal(mean, jnp.broadcast_to(params["log_s0"], mean.shape))
 
     def encode(params, x, c):
-        p = prior(params, c)
-        gram = (params["W"] ** 2).sum(axis=0) / NOISE**2
-        precision = jnp.exp(-2 * p.log_std) + gram
-        residual = (x - c["row"] @ params["V"].T) @ params["W"] / NOISE**2
+        p, revealed = prior(params, c), condition.reveals(c)
+        hidden = jnp.ones(x.shape) if revealed is None else 1.0 - revealed[0]
+        residual = (hidden * (x - condition.encode(c) @ params["V"].T)) @ params["W"] / NOISE**2
+        precision = jnp.exp(-2 * p.log_std) + hidden @ params["W"] ** 2 / NOISE**2
         mean = (p.mean * jnp.exp(-2 * p.log_std) + residual) / precision
         return cvae.Normal(mean + params["shift"], -0.5 * jnp.log(precision) + params["widen"])
 
     def decode(params, z, c):
-        mean = z @ params["W"].T + c["row"] @ params["V"].T
-        return cvae.Normal(mean, jnp.full(mean.shape, np.log(NOISE)))
+        mean = z @ params["W"].T + condition.encode(c) @ params["V"].T
+        distribution, revealed = cvae.Normal(mean, jnp.full(mean.shape, np.log(NOISE))), condition.reveals(c)
+        return distribution if revealed is None else Partial(distribution, ~revealed[0], revealed[1])
 
-    model = cvae.CVAE(lambda key: params, encode, prior, decode)
-    x = jnp.asarray(rng.normal(size=(BATCH, EVENT)), jnp.float32)
-    c = {"row": jnp.asarray(rng.normal(size=(BATCH, CONDITION)), jnp.float32)}
-    return LinearGaussian(model, params, x, c)
+    likelihood = cvae.likelihoods.Normal(scale=NOISE)
+    architecture = cvae.Architecture((EVENT,), condition, LATENT, likelihood=likelihood)
+    model = cvae.CVAE(lambda key: params, encode, prior, decode, architecture)
+    x, stored = jnp.asarray(rng.normal(size=(BATCH, EVENT)), jnp.float32), draw(condition, rng)
+    x, c = preparation(condition)(jax.random.key(0), x, stored)  # masks are stored, so the key draws nothing
+    return LinearGaussian(model, params, x, jax.tree.map(jnp.asarray, c), stored)

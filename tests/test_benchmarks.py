@@ -24,7 +24,7 @@ def test_flops_are_those_of_the_model():
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if "kernel" in jax.tree_util.keystr(path)
     }
-    first = kernels["['encoder']['mlp']['layers']['layer_0']['kernel']"]
+    first = kernels["['encoder']['mlp']['layers']['layer_0']['linear']['kernel']"]
     assert contenders.epoch_flops(7) == 7 * 2 * (3 * sum(kernels.values()) - first)
 
 

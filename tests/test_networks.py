@@ -1,51 +1,103 @@
-"""Networks as pure functions: initialisation, independence of calls, and nothing computed to describe one."""
+"""Networks as pure functions: initialisation, where a condition enters, independence of calls, pruning."""
 
 import jax
 import numpy as np
+import pytest
 
 import cvae
 from cvae import networks
+from tests.conftest import weights
 
 ARCHITECTURE = cvae.Architecture((5,), cvae.Label(3), 2, (64, 32))
+BODIES = ("plain", "residual")
+WAYS = ("concat", "concat_all", "film")
+
+
+def architecture(body: str, how: str, **fields) -> cvae.Architecture:
+    return cvae.Architecture((5,), cvae.Label(3), 2, (7, 4), body, how, **fields)
+
+
+def shapes(network: networks.Network) -> dict:
+    return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(network.init, jax.random.key(0)))
+
+
+def linear(inputs: int, outputs: int) -> dict:
+    """The shapes of a linear layer."""
+    return {"kernel": (inputs, outputs), "bias": (outputs,)}
 
 
 def test_initialisation_is_he_et_als():
     params = networks.encoder(ARCHITECTURE).init(jax.random.key(0))
-    kernel = np.asarray(params["mlp"]["layers"]["layer_1"]["kernel"])
+    weights = params["mlp"]["layers"]["layer_1"]["linear"]
+    kernel = np.asarray(weights["kernel"])
     limit = np.sqrt(6 / 64)
     assert kernel.shape == (64, 32)
     assert np.abs(kernel).max() <= limit
     # Uniform on [-limit, limit]: standard deviation limit / sqrt(3), its own error under 5 of n values' spread.
     assert abs(kernel.std() - limit / np.sqrt(3)) < 5 * limit / np.sqrt(kernel.size)
-    assert not np.asarray(params["mlp"]["layers"]["layer_1"]["bias"]).any()
+    assert not np.asarray(weights["bias"]).any()
+
+
+def test_initialisation_of_a_residual_body_is_lecuns():
+    network = networks.encoder(cvae.Architecture((5,), cvae.Nothing(), 2, (64, 32), "residual"))
+    params = jax.jit(network.init)(jax.random.key(0))
+    for kernel, inputs in (
+        (params["mlp"]["layers"]["layer_0"]["linear"]["kernel"], 64),
+        (params["mlp"]["leave"]["leave_1"]["kernel"], 32),
+    ):
+        assert kernel.shape[0] == inputs
+        # A standard deviation's own error is below its part of sqrt(2 n), as for a Gaussian, whose tails are cut here.
+        assert abs(kernel.std() * np.sqrt(inputs) - 1) < 5 / np.sqrt(2 * kernel.size)
 
 
 def test_shapes_of_the_parameters():
-    encoder = jax.eval_shape(networks.encoder(ARCHITECTURE).init, jax.random.key(0))
-    decoder = jax.eval_shape(networks.decoder(ARCHITECTURE).init, jax.random.key(0))
-    assert jax.tree.map(lambda leaf: leaf.shape, encoder) == {
-        "mlp": {
-            "layers": {
-                "layer_0": {"kernel": (5 + 3, 64), "bias": (64,)},
-                "layer_1": {"kernel": (64, 32), "bias": (32,)},
-            }
-        },
-        "posterior": {"kernel": (32, 4), "bias": (4,)},
+    assert shapes(networks.encoder(ARCHITECTURE)) == {
+        "mlp": {"layers": {"layer_0": {"linear": linear(5 + 3, 64)}, "layer_1": {"linear": linear(64, 32)}}},
+        "head": linear(32, 4),
     }
-    assert jax.tree.map(lambda leaf: leaf.shape, decoder) == {
-        "mlp": {
-            "layers": {
-                "layer_0": {"kernel": (2 + 3, 32), "bias": (32,)},
-                "layer_1": {"kernel": (32, 64), "bias": (64,)},
-            }
-        },
-        "logits": {"kernel": (64, 5), "bias": (5,)},
+    assert shapes(networks.decoder(ARCHITECTURE)) == {
+        "mlp": {"layers": {"layer_0": {"linear": linear(2 + 3, 32)}, "layer_1": {"linear": linear(32, 64)}}},
+        "outputs": linear(64, 5),
     }
+    assert shapes(networks.prior(ARCHITECTURE)) == {
+        "mlp": {"layers": {"layer_0": {"linear": linear(3, 64)}, "layer_1": {"linear": linear(64, 32)}}},
+        "head": linear(32, 4),
+    }
+
+
+def test_a_condition_enters_where_it_is_said_to():
+    assert shapes(networks.encoder(architecture("plain", "concat_all")))["mlp"] == {
+        "layers": {"layer_0": {"linear": linear(5 + 3, 7)}, "layer_1": {"linear": linear(7 + 3, 4)}}
+    }
+    assert shapes(networks.encoder(architecture("plain", "film")))["mlp"] == {
+        "layers": {
+            "layer_0": {"linear": linear(5, 7), "film": linear(3, 14)},
+            "layer_1": {"linear": linear(7, 4), "film": linear(3, 8)},
+        }
+    }
+    # A residual trunk keeps its width: the first of the decoder's widths, 4, is the last of the encoder's.
+    assert shapes(networks.decoder(architecture("residual", "concat_all")))["mlp"] == {
+        "enter": {"linear": linear(2 + 3, 4)},
+        "layers": {"layer_0": {"linear": linear(4 + 3, 4)}, "layer_1": {"linear": linear(4 + 3, 7)}},
+        "leave": {"leave_0": linear(4, 4), "leave_1": linear(7, 4)},
+        "norms": {"norm_0": {"scale": (4,), "bias": (4,)}, "norm_1": {"scale": (4,), "bias": (4,)}},
+    }
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_without_a_condition_every_way_of_entering_is_the_same(body):
+    plain = [cvae.Architecture((5,), cvae.Nothing(), 2, (7, 4), body, how) for how in WAYS]
+    one, *others = [(shapes(networks.encoder(a)), shapes(networks.decoder(a))) for a in plain]
+    assert all(other == one for other in others)
+    assert "film" not in str(one)
+    # The prior has nothing but the condition, so it is its input whatever the way.
+    one, *others = [shapes(networks.prior(architecture(body, how))) for how in WAYS]
+    assert all(other == one for other in others)
 
 
 def test_calls_share_nothing():
     network = networks.decoder(ARCHITECTURE)
-    one, two = network.init(jax.random.key(0)), network.init(jax.random.key(1))
+    one, two = weights(network, 1), weights(network, 2)
     z, features = np.ones((4, 2), np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     before = network.apply(one, z, features)
     network.apply(two, z, features)
@@ -53,16 +105,83 @@ def test_calls_share_nothing():
     assert np.any(network.apply(two, z, features) != before)
 
 
-def test_the_forward_pass_is_the_formula():
-    network = networks.encoder(ARCHITECTURE)
-    params = jax.tree.map(np.asarray, network.init(jax.random.key(2)))
+def reference(mlp: dict, inputs: np.ndarray, features: np.ndarray, body: str, how: str) -> np.ndarray:
+    """The body of a network in NumPy, in double precision, from the equations."""
+
+    def layer(weights: dict, hidden: np.ndarray, *, first: bool) -> np.ndarray:
+        if how == "concat_all" or (how == "concat" and first):
+            hidden = np.concatenate([hidden, features], axis=1)
+        hidden = hidden @ weights["linear"]["kernel"] + weights["linear"]["bias"]
+        if how == "film":
+            scale, shift = np.split(features @ weights["film"]["kernel"] + weights["film"]["bias"], 2, axis=1)
+            hidden = (1 + scale) * hidden + shift
+        return hidden
+
+    def gelu(h: np.ndarray) -> np.ndarray:  # Hendrycks & Gimpel 2016, their approximation
+        return h / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+
+    if body == "plain":
+        for i in range(2):
+            inputs = np.maximum(layer(mlp["layers"][f"layer_{i}"], inputs, first=i == 0), 0)
+        return inputs
+    hidden = gelu(layer(mlp["enter"], inputs, first=True))
+    for i in range(2):
+        centred = hidden - hidden.mean(axis=1, keepdims=True)
+        norm, leave = mlp["norms"][f"norm_{i}"], mlp["leave"][f"leave_{i}"]
+        normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6) * norm["scale"] + norm["bias"]
+        inner = gelu(layer(mlp["layers"][f"layer_{i}"], normed, first=False))
+        hidden = hidden + inner @ leave["kernel"] + leave["bias"]
+    return hidden
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("body", BODIES)
+def test_the_forward_pass_is_the_formula(body, how):
     rng = np.random.default_rng(0)
-    x, features = rng.random((4, 5), dtype=np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
-    hidden = np.concatenate([x, features], axis=1)
-    for layer in ("layer_0", "layer_1"):
-        weights = params["mlp"]["layers"][layer]
-        hidden = np.maximum(hidden @ weights["kernel"] + weights["bias"], 0)
-    mean, log_std = network.apply(params, x, features)
-    head = hidden @ params["posterior"]["kernel"] + params["posterior"]["bias"]
-    np.testing.assert_allclose(mean, head[:, :2], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(log_std, 7 * np.tanh(head[:, 2:] / 7), rtol=1e-4, atol=1e-5)
+    x, z = rng.random((4, 5), np.float32), rng.normal(size=(4, 2)).astype(np.float32)
+    features = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    close = {"rtol": 1e-4, "atol": 1e-4}
+
+    def double(params: dict) -> dict:
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+    setting = architecture(body, how)
+    for network, inputs, entering in (
+        (networks.encoder(setting), (x, features), how),
+        (networks.prior(setting), (features,), "not at all"),
+    ):
+        params = weights(network)
+        exact = double(params)
+        hidden = reference(exact["mlp"], inputs[0], features, body, entering)
+        head = hidden @ exact["head"]["kernel"] + exact["head"]["bias"]
+        mean, log_std = network.apply(params, *inputs)
+        np.testing.assert_allclose(mean, head[:, :2], **close)
+        np.testing.assert_allclose(log_std, 7 * np.tanh(head[:, 2:] / 7), **close)
+    params = weights(networks.decoder(setting))
+    exact = double(params)
+    outputs = reference(exact["mlp"], z, features, body, how) @ exact["outputs"]["kernel"] + exact["outputs"]["bias"]
+    np.testing.assert_allclose(networks.decoder(setting).apply(params, z, features), outputs, **close)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_pruning_touches_the_heads_and_the_decoders_first_layer_alone(body):
+    model = cvae.make(architecture(body, "concat_all", prior="learned"))
+    params = weights(model)
+    before = jax.tree.map(np.array, params)
+    pruned = networks.prune(params, np.array([0.0, 1.0], np.float32))
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+    zeroed = {
+        jax.tree_util.keystr(path): np.argwhere(np.asarray(new) != np.asarray(old))
+        for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(pruned), jax.tree.leaves(params), strict=True)
+        if np.any(new != old)
+    }
+    first = "['mlp']['enter']" if body == "residual" else "['mlp']['layers']['layer_0']"
+    heads = [f"['{name}']['head']['{leaf}']" for name in ("encoder", "prior") for leaf in ("bias", "kernel")]
+    assert sorted(zeroed) == sorted([*heads, f"['decoder']{first}['linear']['kernel']"])
+    for name in heads:
+        assert set(zeroed[name][:, -1]) == {0, 2}  # the mean and the log std of latent 0
+    assert set(zeroed[f"['decoder']{first}['linear']['kernel']"][:, 0]) == {0}
+    for old, new in zip(jax.tree.leaves(params), jax.tree.leaves(pruned), strict=True):
+        assert np.all(np.asarray(new)[np.asarray(old != new)] == 0)
+    kept = networks.prune(params, np.ones(2, np.float32))
+    jax.tree.map(np.testing.assert_array_equal, kept, params)

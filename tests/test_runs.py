@@ -77,10 +77,16 @@ def edit_config(run, change) -> None:
     (run / "config.json").write_text(json.dumps(data))
 
 
+LAYER = r"params\['decoder'\]\['mlp'\]\['layers'\]\['layer_0'\]\['linear'\]"
 MISFITS = {
-    "wider": (lambda a: a.update(hidden=[9]), r"params\['decoder'\]\['logits'\]\['kernel'\] must have shape \(9, 6\)"),
-    "deeper": (lambda a: a.update(hidden=[7, 7]), r"\['layer_1'\]\['bias'\] must be in the checkpoint"),
-    "latents": (lambda a: a.update(latent_size=3), r"\['layer_0'\]\['kernel'\] must have shape \(8, 7\), got \(9, 7\)"),
+    "wider": (lambda a: a.update(hidden=[9]), LAYER + r"\['bias'\] must have shape \(9,\), got \(7,\)"),
+    "deeper": (lambda a: a.update(hidden=[7, 7]), r"\['layer_1'\]\['linear'\]\['bias'\] must be in the checkpoint"),
+    "latents": (lambda a: a.update(latent_size=3), LAYER + r"\['kernel'\] must have shape \(8, 7\), got \(9, 7\)"),
+    "a scale": (
+        lambda a: a.update(likelihood={"kind": "Normal", "scale": None, "bounds": [0.01, 10.0]}),
+        r"params\['decoder'\]\['outputs'\]\['bias'\] must have shape \(12,\), got \(6,\)",
+    ),
+    "a prior": (lambda a: a.update(prior="learned"), r"params\['prior'\].* must be in the checkpoint"),
 }
 
 
