@@ -1,6 +1,6 @@
 """What a sweep costs over its members: seconds of `sweeps.fit_members`, beside the same members one by one.
 
-    python -m benchmarks.sweep                                           # about ten minutes on two cores
+    python -m benchmarks.sweep                                           # about a quarter of an hour on two cores
     python -m benchmarks.sweep --examples 5000 --epochs 1 --rounds 2     # a trial, in a minute
 
 The members: the article's model, 512 ReLU units, at 1, 2, 4, 8, 16 and 32 latents by two seeds, with a label and

@@ -175,7 +175,7 @@ def plan(experiment: str, settings: Settings) -> Plan:
     shape = dataset.train.x.shape[1:]
     plain = cvae.Architecture(shape, cvae.Nothing(), max(sweep.latent_sizes), hidden)
     cvae.training.check_fit(cvae.make(plain), dataset.train.x, {}, training)
-    # The first layer is the only one that has a condition enter it, so "every layer" would be a second "concat".
+    # A condition enters hidden layers only; where there is one, "every layer" would be "concat" by another name.
     distinct = len(hidden) > 1 or "concat_all" not in types.conditioning
     require(distinct, "--conditioning", "name concat_all only where --hidden has more than one layer", len(hidden))
 

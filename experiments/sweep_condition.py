@@ -9,6 +9,9 @@ of the picture is scored on the other three: its nats are those of another event
 
 All members of a type of condition share one compiled program. A command that was stopped goes on where it stopped;
 finished members are read, not trained again. Table, CSV, figures and parameters go to runs/sweep_condition.
+
+Expected on the 8x8 digits, in two minutes on two cores: log-likelihoods of -24.2 nats told nothing, -22.7 the stroke,
+-21.1 the label, -19.9 both; -16.6 for the hidden quadrants.
 """
 
 from __future__ import annotations

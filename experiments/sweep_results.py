@@ -95,6 +95,12 @@ def report(asked: Plan, kept: study.Study, finished: Mapping[str, list[Finished]
     kept.say_where()
 
 
+def trained(asked: Plan) -> str:
+    """For how long."""
+    epochs = asked.config.training.epochs
+    return f"{epochs} epoch{'s' if epochs > 1 else ''}"
+
+
 def markdown(asked: Plan, rows: list[Row]) -> str:
     """The table of means and spreads, with what its numbers are."""
     sweep, events = asked.sweep, {row.pixels_scored for row in rows}
@@ -120,7 +126,7 @@ def markdown(asked: Plan, rows: list[Row]) -> str:
     columns["seconds"] = [cell(row.seconds, 1) for row in rows]
     seeds = len(sweep.seeds)
     notes = [
-        f"{asked.config.dataset}, {len(asked.dataset.test.x):,} test pictures, {asked.config.training.epochs} epochs; "
+        f"{asked.config.dataset}, {len(asked.dataset.test.x):,} test pictures, {trained(asked)}; "
         "nats a picture. "
         + (f"+- is the standard deviation over {seeds} seeds; " if seeds > 1 else "One seed; ")
         + f"the log-likelihood is importance-sampled, {asked.num_samples} samples, its standard error that over test "
@@ -157,7 +163,7 @@ def draw(asked: Plan, kept: study.Study, rows: list[Row]) -> None:
         of_event.setdefault(row.pixels_scored, []).append(row)
 
     def title(what: str) -> str:
-        return f"{asked.config.dataset}: {what}\n{asked.config.training.epochs} epochs{bars}"
+        return f"{asked.config.dataset}: {what}\n{trained(asked)}{bars}"
 
     labels = {"all": "log-likelihood (nats)", "hidden": "log-likelihood of the hidden pixels (nats)"}
     for event, those in of_event.items():
