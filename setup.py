@@ -39,7 +39,16 @@ setup(
         "tqdm>=4.67",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-cov>=6", "pytest-xdist>=3.6", "ruff>=0.15", "mypy>=1.18"],
+        "test": [
+            "pytest>=8",
+            "pytest-cov>=6",
+            "pytest-xdist>=3.6",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "ipykernel>=6.29",
+            "ruff>=0.15",
+            "mypy>=1.18",
+        ],
         "bench": ["torch>=2.10", "keras>=3.12"],
         "cuda": ["jax[cuda13]>=0.10"],
     },
