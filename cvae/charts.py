@@ -49,7 +49,7 @@ def asked_against_measured(
 ) -> Figure:
     """Attributes that were asked for against those of the pictures that were drawn, a panel each.
 
-    In the panel stand Pearson's r and its standard error sqrt((1 - r^2) / (n - 2)). Pairs in which either is NaN,
+    In the panel stand Pearson's r and its standard error (1 - r^2) / sqrt(n - 1). Pairs in which either is NaN,
     as where a picture is blank, are left out and counted there.
 
     Shapes: asked, measured [N, A], A names and units; N > 2.
@@ -75,7 +75,7 @@ def asked_against_measured(
         axes.set_xlabel(f"asked ({unit})", fontsize=9)
         axes.set_ylabel(f"measured ({unit})", fontsize=9)
         missing = f"\n{len(got) - n} of {len(got)} not measurable" if n < len(got) else ""
-        _note(axes, f"r = {r:.3f} ± {np.sqrt((1 - r**2) / (n - 2)):.3f}{missing}")
+        _note(axes, f"r = {r:.4f} ± {(1 - r**2) / np.sqrt(n - 1):.4f}{missing}")
     return figure
 
 

@@ -169,15 +169,18 @@ def grid(
     return figure
 
 
-def completions(observed: np.ndarray, hidden: np.ndarray, drawn: np.ndarray, truth: np.ndarray, title: str) -> Figure:
+def completions(
+    observed: np.ndarray, hidden: np.ndarray, drawn: np.ndarray, truth: np.ndarray, title: str, shown: int | None = None
+) -> Figure:
     """Pictures with a part hidden, a row each: what was seen, what was drawn, its mean and spread, and the truth.
 
-    Hidden pixels are tinted, lest they be taken for white paper. The spread is the standard deviation of the K
-    drawn pictures, pixel by pixel, in colours of its own.
+    Hidden pixels are tinted, lest they be taken for white paper. The spread is the standard deviation of all K
+    drawn pictures, pixel by pixel, in colours of its own; the first `shown` of them are shown, or all.
 
     Shapes: observed, truth [R, H, W, 1] in [0, 1]; hidden bool [R, H, W, 1]; drawn [R, K, H, W, 1] in [0, 1].
     """
-    rows, draws, height, width = drawn.shape[:4]
+    rows, _, height, width = drawn.shape[:4]
+    draws = drawn[:, :shown].shape[1]
     spread = drawn.std(axis=1)
     heat = ScalarMappable(Normalize(0, float(spread.max()) or 1.0), "OrRd")
     groups = [

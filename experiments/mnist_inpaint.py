@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cvae.model import CVAE
 
 SHOWN = 10  # completions of a picture in the figure
+DRAWS = 100  # completions behind their mean and spread
 
 
 @dataclass(frozen=True)
@@ -252,8 +253,8 @@ def draw(trained: study.Trained, key: jax.Array, examples: study.Examples, title
     """Examples with given masks, a row each: what is seen, completions, their mean and spread, and the truth."""
     x = examples[0].astype(np.float32) / 255
     hidden = ~examples[1]["observed"]
-    drawn = complete(trained, key, examples, SHOWN)
-    return cvae.plotting.completions(np.where(hidden, 0, x), hidden, drawn, x, title)
+    drawn = complete(trained, key, examples, DRAWS)
+    return cvae.plotting.completions(np.where(hidden, 0, x), hidden, drawn, x, title, SHOWN)
 
 
 def report(config: Config, test: dict[str, Any], seconds: dict[str, float]) -> None:

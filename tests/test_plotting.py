@@ -159,8 +159,8 @@ def test_asked_against_measured_prints_the_correlation_of_what_could_be_measured
         assert axes.get_xlim() == axes.get_ylim()
         (note,) = axes.texts
         r = np.corrcoef(asked[valid, k], measured[valid, k])[0, 1]
-        error = np.sqrt((1 - r**2) / (valid.sum() - 2))
-        assert note.get_text().splitlines()[0] == f"r = {r:.3f} ± {error:.3f}"
+        error = (1 - r**2) / np.sqrt(valid.sum() - 1)
+        assert note.get_text().splitlines()[0] == f"r = {r:.4f} ± {error:.4f}"
         assert ("1 of 300 not measurable" in note.get_text()) == (k == 0)
     assert [axes.get_xlabel() for axes in figure.axes] == ["asked (px)", "asked (°)"]
     assert inside_and_apart(
