@@ -8,7 +8,7 @@ only on arrays that hold some: never inside `jit`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -44,6 +44,12 @@ def finite_number(name: str, value: object, least: float = -math.inf) -> None:
     is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(float(value))
     rule = "be a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
     require(is_number and float(value) >= least, name, rule, repr(value))  # type: ignore[arg-type]
+
+
+def several(name: str, values: Any) -> tuple[Any, ...]:
+    """The values as a tuple; refuses a lone number or a word in their place."""
+    require(isinstance(values, Iterable) and not isinstance(values, str), name, "be a list of numbers", repr(values))
+    return tuple(values)
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -29,8 +29,8 @@ class Architecture:
         condition: what the model is told about x; `Nothing()` makes a plain VAE.
         latent_size: number of latent dimensions Z.
         hidden: widths of the encoder's layers; the decoder has the same, in reverse order.
-        body: "plain" ReLU layers, or "residual": a trunk as wide as the first of `hidden`, and for each of them a
-            pre-norm GELU block of that inner width.
+        body: "plain" ReLU layers, or "residual": a trunk as wide as a network's first layer, and for each of
+            `hidden` a pre-norm GELU block of that inner width.
         conditioning: how the condition enters: "concat" beside the input of the first layer, "concat_all" beside
             that of every layer, or "film", which scales and shifts the outputs of every layer.
         prior: "standard", N(0, I), or "learned", a network p(z | c).
@@ -52,8 +52,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         # Lists are what JSON and notebooks bring; only tuples hash.
-        object.__setattr__(self, "event_shape", tuple(self.event_shape))
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "event_shape", checks.several("event_shape", self.event_shape))
+        object.__setattr__(self, "hidden", checks.several("hidden", self.hidden))
         checks.require(len(self.event_shape) > 0, "event_shape", "name at least one axis", "()")
         checks.require(len(self.hidden) > 0, "hidden", "name at least one width", "()")
         for axis, size in enumerate(self.event_shape):
@@ -156,7 +156,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         for field_ in dataclasses.fields(self):
-            axis = tuple(getattr(self, field_.name))
+            axis = checks.several(field_.name, getattr(self, field_.name))
             object.__setattr__(self, field_.name, axis)
             checks.require(len(axis) > 0, field_.name, "name at least one value", "none")
             checks.require(len(set(axis)) == len(axis), field_.name, "name every value once", list(axis))

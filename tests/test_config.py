@@ -102,6 +102,7 @@ BAD_ARCHITECTURES = {
     "latents": ({"latent_size": 0}, "latent_size must be a whole number of at least 1, got 0"),
     "negative latents": ({"latent_size": -2}, "latent_size .* got -2"),
     "half a latent": ({"latent_size": 2.5}, r"latent_size .* got 2\.5"),
+    "a lone width": ({"hidden": 512}, "hidden must be a list of numbers, got 512"),
     "width": ({"hidden": (512, 0)}, r"hidden\[1\] must be a whole number of at least 1, got 0"),
     "no width": ({"hidden": ()}, "hidden must name at least one width"),
     "event": ({"event_shape": (28, -28, 1)}, r"event_shape\[1\] .* got -28"),
