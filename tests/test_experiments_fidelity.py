@@ -1,0 +1,39 @@
+"""Agreement and diversity over the prior's temperature."""
+
+import json
+
+import pytest
+
+from experiments import mnist_fidelity, mnist_label
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that is told the label, short."""
+    out = tmp_path_factory.mktemp("runs") / "label"
+    return mnist_label.main(mnist_label.Settings(output=mnist_label.Output(out=out, smoke=True)))
+
+
+def test_colder_is_less_varied(trained):
+    out = mnist_fidelity.main(mnist_fidelity.Settings(run=trained, temperatures=(1.0, 0.0), generated=20))
+    summary = json.loads((out / "summary.json").read_text())
+    warm, cold = summary["generated"]
+    assert cold["diversity"]["value"] < 1e-5 < warm["diversity"]["value"]
+    assert summary["real"]["agreement"]["value"] > 0.95
+    assert summary["trained_in"]["experiment"] == "mnist_label"
+    assert summary["pictures"] == 200
+
+
+BAD = {
+    "no run": ({"run": "absent"}, "run folder must hold a config.json"),
+    "not told": ({"model": "vae"}, "--model must be told the label alone"),
+    "negative": ({"temperatures": (-1.0,)}, "--temperatures must be a finite number of at least 0, got -1.0"),
+    "none": ({"temperatures": ()}, "--temperatures must name at least one"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_options_are_refused(trained, tmp_path, options, message):
+    run = tmp_path / options["run"] if "run" in options else trained
+    with pytest.raises(ValueError, match=message):
+        mnist_fidelity.main(mnist_fidelity.Settings(**{"run": run} | {k: v for k, v in options.items() if k != "run"}))
