@@ -297,7 +297,7 @@ def generate(trained: study.Trained, key: jax.Array, count: int, c: Conditions) 
 def marginals(real: np.ndarray, drawn: np.ndarray, columns: np.ndarray, title: str) -> Figure:
     """Histograms of test and generated rows, a panel a column; of many columns, those that agree least.
 
-    Beside each Kolmogorov-Smirnov distance, and once what chance alone stays below in 95 of 100 columns.
+    Above each stands its Kolmogorov-Smirnov distance, and below all of them the 95 % quantile of chance alone.
 
     Shapes: real [N, D], drawn [M, D]; columns: those to choose from.
     """
@@ -309,11 +309,12 @@ def marginals(real: np.ndarray, drawn: np.ndarray, columns: np.ndarray, title: s
     if len(chosen) < len(columns):
         title += f"; the {PANELS} of {len(columns)} columns that agree least"
     chance = 1.36 * (1 / len(real) + 1 / len(drawn)) ** 0.5
-    title += f"\nKS: Kolmogorov-Smirnov distance; by chance alone, below {chance:.3f} in 95 of 100 columns"
     across = min(4, len(chosen))
     down = -(-len(chosen) // across)
     figure = Figure(figsize=(max(6.2, 2.5 * across), 0.9 + 2.0 * down), layout="constrained")
     figure.suptitle(title, fontsize=11)
+    note = f"KS: Kolmogorov-Smirnov distance; of equal distributions below {chance:.3f}, 95 times in 100"
+    figure.supxlabel(note, fontsize=8)
     panels = np.ravel(figure.subplots(down, across, squeeze=False))
     for axes, column in zip(panels, chosen, strict=False):
         both = np.concatenate([real[:, column], drawn[:, column]])
