@@ -131,6 +131,18 @@ def mnist_likelihood() -> str:
     return "\n".join([*lines, "", note])
 
 
+def mnist_fidelity() -> str:
+    """Agreement and diversity over the prior's temperature."""
+    path = RESULTS / "mnist_likelihood_fidelity" / "summary.json"
+    summary = _read(path)
+    lines = ["| pictures | read as asked | diversity within a class |", "|---|---:|---:|"]
+    rows = [(f"generated, temperature {row['temperature']:g}", row) for row in summary["generated"]]
+    for name, row in [*rows, ("real, test split", summary["real"])]:
+        lines.append(f"| {name} | {_estimate(row['agreement'], scale=100)} % | {_estimate(row['diversity'])} |")
+    note = f"`python -m experiments.mnist_fidelity`, of the model above: {source(path)}."
+    return "\n".join([*lines, "", note])
+
+
 def mnist_attribute() -> str:
     """What is asked of generated digits against what is measured on them."""
     path = RESULTS / "mnist_attribute" / "summary.json"
@@ -182,8 +194,9 @@ def mnist_inpaint() -> str:
     return "\n".join([*lines, "", note])
 
 
-def _sweep(name: str) -> str:
-    path = RESULTS / name / "summary.json"
+def sweep_latent() -> str:
+    """Latent size by conditioning type."""
+    path = RESULTS / "sweep_latent" / "summary.json"
     summary = _read(path)
     lines = [
         "| told | latents | log p(x \\| c) | rate | distortion | active units | seconds |",
@@ -191,31 +204,20 @@ def _sweep(name: str) -> str:
     ]
     rows = summary["results"]
     for row in rows:
-        told = row["condition"] + ("*" if row["pixels_scored"] == "hidden" else "")
         cells = [
             f"{row[quantity]['mean']:.{digits}f} ± {row[quantity]['std']:.{digits}f}"
             for quantity, digits in (("log_likelihood", 2), ("rate", 2), ("distortion", 2), ("active_units", 1))
         ]
-        lines.append(f"| {told} | {row['latent_size']} | {' | '.join(cells)} | {row['seconds']['mean']:.0f} |")
-    hidden = any(row["pixels_scored"] == "hidden" for row in rows)
+        lines.append(
+            f"| {row['condition']} | {row['latent_size']} | {' | '.join(cells)} | {row['seconds']['mean']:.0f} |"
+        )
     note = (
-        f"`python -m experiments.{name}`: {source(path)}. Test split, nats per picture, grey targets; ± is the "
+        f"`python -m experiments.sweep_latent`: {source(path)}. Test split, nats per picture, grey targets; ± is the "
         f"standard deviation over {rows[0]['seeds']} seeds; {summary['num_samples']} importance samples, "
         f"whose standard error over pictures is {max(row['standard_error'] for row in rows):.2f} at most; "
         "seconds of training."
     )
-    star = " *Scored on the hidden pixels alone, another event than the rest." if hidden else ""
-    return "\n".join([*lines, "", note + star])
-
-
-def sweep_latent() -> str:
-    """Latent size by conditioning type."""
-    return _sweep("sweep_latent")
-
-
-def sweep_condition() -> str:
-    """Conditioning types at one latent size."""
-    return _sweep("sweep_condition")
+    return "\n".join([*lines, "", note])
 
 
 def speed() -> str:
@@ -253,10 +255,10 @@ TABLES = {
     for table in (
         mnist_label,
         mnist_likelihood,
+        mnist_fidelity,
         mnist_attribute,
         mnist_inpaint,
         sweep_latent,
-        sweep_condition,
         speed,
         epoch,
     )

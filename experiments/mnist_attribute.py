@@ -250,7 +250,7 @@ def obedience(asked: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
 
 
 def grid(trained: study.Trained, stroke: np.ndarray, digit: int, title: str) -> Figure:
-    """One digit across thickness and slant, over the range of the training pictures' `stroke`; z is the prior's mean."""
+    """One digit across the thicknesses and slants of the training pictures, `stroke`; z is the mean of p(z | c)."""
     import jax
 
     model, params, _ = trained

@@ -4,10 +4,11 @@
     python -m experiments.mnist_likelihood --latents 20 --epochs 10 --num-samples 100
 
 Black and white targets: those of training are drawn afresh each time a picture is seen, those of the validation and
-test splits once. Residual networks, 50 latents, a learned prior p(z | y). Reported on the test split, each with its standard error: log p(x | y)
-by importance sampling, rate and distortion, active units; accuracy and calibration of the classifier argmax_y
-log p(x | y); whether an independent judge reads the generated digits as what they were asked to be, beside what it
-makes of real ones; and their diversity within a class, beside that of real ones.
+test splits once. Residual networks, 50 latents. Reported on the test split, each with its
+standard error: log p(x | y) by importance sampling, rate and distortion, active units; accuracy and calibration of the
+classifier argmax_y log p(x | y); whether an independent judge reads the generated digits as what they were asked to be,
+beside what it makes of real ones; and their diversity within a class, beside that of real ones. Expected on MNIST:
+-log p(x | y) of about 82 nats.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Fitting:
     """How it is trained: AdamW with a cosine schedule, and a moving average of the parameters."""
 
     epochs: int | None = None
-    """passes over the training pictures; 40 if left out, 300 on the 8x8 digits"""
+    """passes over the training pictures; 60 if left out, 300 on the 8x8 digits"""
     batch_size: int = 100
     """pictures a step"""
     learning_rate: float = 1e-3
@@ -64,7 +65,7 @@ class Measuring:
 
     num_samples: int = 500
     """importance samples of log p(x | y)"""
-    class_samples: int = 50
+    class_samples: int = 100
     """importance samples of each class's log p(x | y), for classification"""
     generated: int = 1000
     """pictures generated of each class, for the judge"""
@@ -99,7 +100,7 @@ class Preset(NamedTuple):
     epochs: int
 
 
-DEFAULT = Preset(latents=50, hidden=(500, 500), epochs=40)
+DEFAULT = Preset(latents=50, hidden=(500, 500), epochs=60)
 PRESETS = {"digits": Preset(latents=16, hidden=(256,), epochs=300)}
 SMOKE = Preset(latents=4, hidden=(32,), epochs=2)
 
@@ -138,7 +139,6 @@ def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
                 latent_size=preset.latents,
                 hidden=preset.hidden,
                 body="residual",
-                prior="learned",
             )
         },
     )
@@ -168,7 +168,7 @@ def main(settings: Settings) -> Path:
     shown = generated.reshape(dataset.num_classes, -1, *generated.shape[1:])[:, :COLUMNS]
     names = [str(k) for k in range(dataset.num_classes)]
     run.draw("samples", cvae.plotting.grid(shown, f"{title}: drawn from p(x | y), a row a label", row_labels=names))
-    diagram = cvae.charts.calibration(*classified.calibration, f"{title}: p(y | x) by Bayes' rule, test split")
+    diagram = cvae.charts.calibration(*classified.calibration, f"{title}\np(y | x) by Bayes' rule, test split")
     run.draw("calibration", diagram)
     run.draw("curves", pictures.curves({"cvae": trained}, f"{title}: training and validation"))
     summary = run.keep(test={"cvae": results}, seconds={"cvae": trained.seconds})
