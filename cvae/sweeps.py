@@ -40,7 +40,7 @@ class Member(NamedTuple):
     @property
     def name(self) -> str:
         """Tells it from every other member: `z08_seed0_beta1_lr0.001`."""
-        return f"z{self.latent_size:02d}_seed{self.seed}_beta{self.beta:g}_lr{self.learning_rate:g}"
+        return f"z{self.latent_size:02d}_seed{self.seed}_beta{self.beta:.12g}_lr{self.learning_rate:.12g}"
 
 
 class Trained(NamedTuple):

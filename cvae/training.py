@@ -250,10 +250,12 @@ def fit(
     x, c = jax.device_put((x, c))
     state = start(params, training)
     history: list[Epoch] = []
+    # Every epoch is scored with the same draws, so that two epochs differ by their parameters alone.
+    validation_key = jax.random.split(jax.random.fold_in(key, 0))[1]
     best, best_epoch, best_loss = None, 0, math.inf
     with tqdm(total=training.epochs * size, desc=name, unit="ex", unit_scale=True, disable=not progress) as bar:
         for number in range(1, training.epochs + 1):
-            train_key, validation_key = jax.random.split(jax.random.fold_in(key, number))
+            train_key, _ = jax.random.split(jax.random.fold_in(key, number))
             began = time.perf_counter()
             state, terms = epoch(model, state, train_key, x, c, knobs, recipe=program, prepare=prepare)
             train = Terms(*map(float, terms))  # waits for the device, so the clock is read after the work
@@ -282,7 +284,8 @@ def drawn_once(key: Array, x: Any, validation: Any, targets: str) -> tuple[Any, 
     """
     if targets == "grey":
         return x, validation
-    train_seed, validation_seed = (int(bits) for bits in jax.random.bits(jax.random.fold_in(key, 0), (2,)))
+    pixel_key = jax.random.split(jax.random.fold_in(key, 0))[0]
+    train_seed, validation_seed = (int(bits) for bits in jax.random.bits(pixel_key, (2,)))
     if targets == "static":
         x = binarise(train_seed, x)
     return x, validation and (binarise(validation_seed, validation[0]), validation[1])

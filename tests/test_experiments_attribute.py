@@ -98,7 +98,7 @@ def test_the_same_command_again_gives_the_same_numbers(finished, capsys):
 
 
 def test_another_config_in_the_same_folder_is_refused(finished):
-    with pytest.raises(ValueError, match=r"conditioning 'concat', not 'film'; choose another folder or delete it"):
+    with pytest.raises(ValueError, match=r"conditioning 'concat_all', not 'film'; choose another folder or delete it"):
         mnist_attribute.main(settings(finished, conditioning="film"))
 
 

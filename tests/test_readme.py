@@ -79,5 +79,19 @@ def test_refusals_read_as_promised():
     with pytest.raises(ValueError, match="latent_size") as error:
         cvae.Architecture(latent_size=0)
     refused.append(f"error: {error.value}")
+    with pytest.raises(ValueError, match="observed") as error:
+        cvae.Image((2, 2, 1), "given").check_stored({"observed": np.ones((4, 2, 2, 1), bool)}, batch=4)
+    refused.append(str(error.value))
+    with pytest.raises(ValueError, match="vary") as error:
+        cvae.Continuous.fitted(np.full((4, 1), 40.0), "age")
+    refused.append(str(error.value))
     for message in refused:
         assert f"| `{message}` |" in README
+
+
+def test_a_name_the_file_lacks_is_refused_as_promised(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("mine.npz", pixels=np.zeros((4, 2, 2), np.uint8), digit=np.arange(4), age=np.arange(4.0))
+    with pytest.raises(ValueError, match="did you mean") as error:
+        cvae.arrays.read("mine.npz", ["pixels", "digits"])
+    assert f"| `error: {error.value}` |" in README
