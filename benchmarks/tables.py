@@ -240,9 +240,9 @@ def speed() -> str:
                 f"| {members} members {told}: {words[name]} | {row['median']:.1f} | {ratio} | {row['programs']} |"
             )
     notes = [
-        f"- `python -m benchmarks.sweep`, {config['epochs']} epochs of {config['examples']:,} pictures a member, "
+        f"- `python -m benchmarks.sweep --examples {config['examples']} --epochs {config['epochs']}`, a member each, "
         f"medians of {config['rounds']} rounds: {source(sweep)}.",
-        f"- `python -m benchmarks.likelihood`: log p(x \\| y) of {scored['config']['examples']:,} pictures, "
+        f"- `python -m benchmarks.likelihood --rounds {scored['config']['rounds']}`: log p(x \\| y) of {scored['config']['examples']:,} pictures, "
         f"{scored['config']['num_samples']} samples each, at the article's size: {result['median']:.1f} s, "
         f"{result['over_floor']:.2f} times the floor of its matrix products, {result['peak_memory_gb']:.2f} GB at "
         f"most: {source(scoring)}.",
