@@ -242,7 +242,8 @@ def speed() -> str:
     notes = [
         f"- `python -m benchmarks.sweep --examples {config['examples']} --epochs {config['epochs']}`, a member each, "
         f"medians of {config['rounds']} rounds: {source(sweep)}.",
-        f"- `python -m benchmarks.likelihood --rounds {scored['config']['rounds']}`: log p(x \\| y) of {scored['config']['examples']:,} pictures, "
+        f"- `python -m benchmarks.likelihood --rounds {scored['config']['rounds']}`: "
+        f"log p(x \\| y) of {scored['config']['examples']:,} pictures, "
         f"{scored['config']['num_samples']} samples each, at the article's size: {result['median']:.1f} s, "
         f"{result['over_floor']:.2f} times the floor of its matrix products, {result['peak_memory_gb']:.2f} GB at "
         f"most: {source(scoring)}.",
