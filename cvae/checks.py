@@ -46,6 +46,12 @@ def finite_number(name: str, value: object, least: float = -math.inf) -> None:
     require(is_number and float(value) >= least, name, rule, repr(value))  # type: ignore[arg-type]
 
 
+def share(name: str, value: object) -> None:
+    """Refuse what is not a number from 0 to 1."""
+    is_share = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
+    require(is_share, name, "be a number from 0 to 1", repr(value))
+
+
 def several(name: str, values: Any) -> tuple[Any, ...]:
     """The values as a tuple; refuses a lone number or a word in their place."""
     require(isinstance(values, Iterable) and not isinstance(values, str), name, "be a list of numbers", repr(values))

@@ -47,8 +47,18 @@ def class_log_likelihoods(
     columns = []
     for y in range(labels[name].num_classes):
         given = {**c, name: np.full(len(x), y)}
-        sizes = {"num_samples": num_samples, "batch_size": batch_size, "side_by_side": side_by_side}
-        scored = log_likelihood(model, params, key, x, given, prepare=prepare, progress=progress, **sizes)
+        scored = log_likelihood(
+            model,
+            params,
+            key,
+            x,
+            given,
+            num_samples=num_samples,
+            prepare=prepare,
+            batch_size=batch_size,
+            side_by_side=side_by_side,
+            progress=progress,
+        )
         columns.append(scored.value)
     return np.stack(columns, axis=1)
 

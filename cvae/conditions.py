@@ -7,6 +7,7 @@ same few methods, so that no other room knows one condition from another:
     complete(key, x, c)      what the model is given, from what is stored: an `Image` is cut from x here
     check(c, batch)          refuse what a model must not be given
     encode(c)                features [B, width], as the networks see them
+    omit(key, c, p)          the same, with a block of what is seen left out of some examples: noise for training
     reveals(c)               the part of x that is given already, as (seen, values), or None
 
 Nobody else calls `one_hot`. How features enter a network is `networks`' business.
@@ -57,6 +58,10 @@ class _Condition:
 
     def complete(self, key: Array, x: Array, c: Conditions) -> Conditions:
         """What the model is given, from what is stored."""
+        return c
+
+    def omit(self, key: Array, c: Conditions, probability: float) -> Conditions:
+        """With this probability an example's, what the model is given less a block of a picture; others stay."""
         return c
 
     def reveals(self, c: Conditions) -> tuple[Array, Array] | None:
@@ -216,9 +221,10 @@ def _check_real(name: str, values: Any, dim: int | None) -> None:
 class Image(_Condition):
     """The part of x that is seen: `c = {"image": [B, *event], "observed": bool [B, *event]}`, True where it is.
 
-    Both enter: the picture with nothing at its hidden places, and the mask. The likelihood counts the hidden places
-    only. A data set stores neither: `complete` draws the mask and cuts the picture from x. With `mask="given"` the
-    data set stores the masks, under "observed".
+    Both enter: the picture with nothing at its hidden places, and the mask; where the mask is the same for every
+    picture, its seen places are all there is to say. The likelihood counts the hidden places only. A data set stores
+    neither: `complete` draws the mask and cuts the picture from x. With `mask="given"` the data set stores the masks,
+    under "observed".
 
     Args:
         event_shape: shape of one example x.
@@ -255,8 +261,9 @@ class Image(_Condition):
 
     @property
     def width(self) -> int:
-        """Number of features, a value and a mask for every element of x."""
-        return 2 * int(np.prod(self.event_shape))
+        """Number of features: a value for every seen element of x, or a value and a mask for every element."""
+        fixed = masks.fixed(self.mask, self.event_shape)
+        return 2 * int(np.prod(self.event_shape)) if fixed is None else int(fixed.sum())
 
     def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
         """Refuse pictures and masks of another shape, masks that are not boolean or hide nothing, no finite floats."""
@@ -273,6 +280,12 @@ class Image(_Condition):
         array = checks.values(observed)
         if array is not None:
             whole = array.reshape(len(array), -1).all(axis=1)
+            fixed = masks.fixed(self.mask, self.event_shape)
+            differs = (
+                np.zeros(len(array), bool) if fixed is None else (array != fixed).reshape(len(array), -1).any(axis=1)
+            )
+            rule = f"be the mask {self.mask}"
+            checks.require(not differs.any(), "c['observed']", rule, f"another at row {int(differs.argmax())}")
             rule = "hide something of every example"
             checks.require(not whole.any(), "c['observed']", rule, f"nothing hidden at row {int(whole.argmax())}")
         if self.name in names:
@@ -292,8 +305,26 @@ class Image(_Condition):
             observed = masks.draw(self.mask, key, x.shape[0], self.event_shape)
         return {**c, self.name: jnp.where(observed, x, 0), "observed": observed}
 
+    def omit(self, key: Array, c: Conditions, probability: float) -> Conditions:
+        """Set a block of the picture to 0, each side a fifth to two fifths of x's; what is predicted stays the same.
+
+        Source: Sohn, Lee & Yan 2015, section 4.3, input omission noise.
+        """
+        block_key, choice_key = jax.random.split(key)
+        image = jnp.asarray(c[self.name])
+        chosen = jax.random.bernoulli(choice_key, probability, (len(image), *[1] * len(self.event_shape)))
+        block = masks.block(block_key, len(image), self.event_shape)
+        return {**c, self.name: jnp.where(chosen & block, 0, image)}
+
     def encode(self, c: Conditions) -> Array:
-        """The seen values, 0 elsewhere, and the mask.  Shapes: [B, *event], [B, *event] -> [B, 2 D]."""
+        """The seen values; with a mask of its own for every picture, 0 elsewhere, and the mask.
+
+        Shapes: [B, *event], [B, *event] -> [B, number seen] or [B, 2 D].
+        """
+        fixed = masks.fixed(self.mask, self.event_shape)
+        if fixed is not None:
+            values = jnp.asarray(c[self.name], jnp.float32)
+            return values.reshape(len(values), -1)[:, np.flatnonzero(fixed)]
         seen = jnp.asarray(c["observed"])
         values = jnp.where(seen, c[self.name], 0).astype(jnp.float32)
         return jnp.concatenate([part.reshape(len(part), -1) for part in (values, seen.astype(jnp.float32))], axis=1)
@@ -349,6 +380,12 @@ class Mixed(_Condition):
         """Let every part complete its own."""
         for number, part in enumerate(self.parts):
             c = part.complete(jax.random.fold_in(key, number), x, c)
+        return c
+
+    def omit(self, key: Array, c: Conditions, probability: float) -> Conditions:
+        """Let every part omit its own."""
+        for number, part in enumerate(self.parts):
+            c = part.omit(jax.random.fold_in(key, number), c, probability)
         return c
 
     def encode(self, c: Conditions) -> Array:

@@ -27,7 +27,7 @@ class Architecture:
     Args:
         event_shape: shape of one example x, a picture (H, W, C) or a row (D,).
         condition: what the model is told about x; `Nothing()` makes a plain VAE.
-        latent_size: number of latent dimensions Z.
+        latent_size: number of latent dimensions Z, of all layers together; 0 makes the deterministic network p(x | c).
         hidden: widths of the encoder's layers; the decoder has the same, in reverse order.
         body: "plain" ReLU layers, or "residual": a trunk as wide as a network's first layer, and for each of
             `hidden` a pre-norm GELU block of that inner width.
@@ -35,10 +35,13 @@ class Architecture:
             that of every layer, or "film", which scales and shifts the outputs of every layer.
         prior: "standard", N(0, I), or "learned", a network p(z | c).
         likelihood: the family of p(x | z, c).
+        latent_layers: layers of latents, of equal size, each given those above it; see `distributions.Ladder`.
+        guess: a recurrent connection: the learned prior is also given a guess of x, the mean of a deterministic
+            network p(x | c) of its own, whose parameters are called "guess".
 
     Raises:
         ValueError: a size is not a whole number of at least 1, or there is none; a choice is unknown; an image
-            condition has another shape than x; a prior is learned from nothing.
+            condition has another shape than x; a prior is learned from nothing, or a guess told to no learned prior.
     """
 
     event_shape: tuple[int, ...] = (28, 28, 1)
@@ -49,6 +52,8 @@ class Architecture:
     conditioning: str = "concat"
     prior: str = "standard"
     likelihood: Likelihood = Bernoulli()
+    latent_layers: int = 1
+    guess: bool = False
 
     def __post_init__(self) -> None:
         # Lists are what JSON and notebooks bring; only tuples hash.
@@ -60,7 +65,11 @@ class Architecture:
             checks.whole_number(f"event_shape[{axis}]", size)
         for layer, width in enumerate(self.hidden):
             checks.whole_number(f"hidden[{layer}]", width)
-        checks.whole_number("latent_size", self.latent_size)
+        checks.whole_number("latent_size", self.latent_size, least=0)
+        checks.whole_number("latent_layers", self.latent_layers)
+        layers = self.latent_layers
+        divides = self.latent_size % layers == 0
+        checks.require(divides, "latent_size", f"be a multiple of latent_layers, {layers}", self.latent_size)
         checks.require(isinstance(self.condition, Condition), "condition", "be a condition", repr(self.condition))
         checks.one_of("body", self.body, ("plain", "residual"))
         checks.one_of("conditioning", self.conditioning, ("concat", "concat_all", "film"))
@@ -74,6 +83,11 @@ class Architecture:
         checks.require(
             self.prior == "standard" or not unconditional, "prior", "be standard without a condition", "learned"
         )
+        if self.latent_size == 0:
+            checks.require(not unconditional, "latent_size", "be at least 1 without a condition", 0)
+            rule = "be standard and latent_layers 1 without latents"
+            checks.require(self.prior == "standard" and self.latent_layers == 1, "prior", rule, repr(self.prior))
+        checks.require(not self.guess or self.prior == "learned", "guess", "be False where no prior is learned", True)
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,7 @@ class Training:
         average: decay a step of the moving average of the parameters, which is then what is validated and returned;
             0 is off.
         objective: "elbo", or "iwae", the importance-weighted bound with `num_samples` samples.
+        alpha: share of the CVAE's objective, with z from the posterior; the rest is the GSNN's, with z from the prior.
         num_samples: Monte Carlo samples of z an example.
         beta: weight of the KL in the loss; 1 is the ELBO.
         beta_warmup: epochs during which that weight rises from 0, step by step.
@@ -99,6 +114,11 @@ class Training:
             stops.
         targets: "grey" levels as they are; "dynamic", black or white drawn afresh with the grey level as probability
             each time an example is seen; or "static", drawn once. Whatever is scored is drawn once.
+        shift: training pictures are moved by up to so many pixels, each way at random; what is scored is not. A
+            condition of the name "shift", `Continuous(2)`, is told how far, and is stored as 0.
+        moved: share of the training pictures that `shift` moves.
+        omission: probability that a training picture's condition is told without a block of what is seen of it.
+        frozen: names of the parts of the parameters that stay as they are, such as "guess".
 
     Raises:
         ValueError: a setting is out of its range, or two contradict each other.
@@ -112,14 +132,20 @@ class Training:
     clip_norm: float | None = None
     average: float = 0.0
     objective: str = "elbo"
+    alpha: float = 1.0
     num_samples: int = 1
     beta: float = 1.0
     beta_warmup: int = 0
     free_bits: float = 0.0
     patience: int | None = None
     targets: str = "grey"
+    shift: int = 0
+    moved: float = 1.0
+    omission: float = 0.0
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "frozen", checks.several("frozen", self.frozen))
         checks.whole_number("epochs", self.epochs)
         checks.whole_number("batch_size", self.batch_size)
         checks.whole_number("num_samples", self.num_samples)
@@ -137,6 +163,11 @@ class Training:
         if self.patience is not None:
             checks.whole_number("patience", self.patience)
         checks.one_of("targets", self.targets, ("grey", "dynamic", "static"))
+        checks.whole_number("shift", self.shift, least=0)
+        checks.share("moved", self.moved)
+        checks.share("omission", self.omission)
+        checks.share("alpha", self.alpha)
+        checks.require(self.objective == "elbo" or self.alpha == 1, "alpha", "be 1 with the iwae objective", self.alpha)
         weighs_kl = self.beta != 1 or self.beta_warmup > 0 or self.free_bits > 0
         checks.require(self.objective == "elbo" or not weighs_kl, "objective", "be elbo to weigh the KL", "iwae")
 
@@ -199,7 +230,9 @@ def to_json(config: Any) -> Any:
 
 
 def from_json(kind: type[T], data: Any, name: str = "config") -> T:
-    """The inverse of `to_json`, strict: every field is there, none is unknown, each has its type.
+    """The inverse of `to_json`, strict: no field is unknown, each has its type.
+
+    A field that is not there has its default, if it has one: what was written before a setting existed stays readable.
 
     Raises:
         ValueError: names the field that does not fit, as a path such as `config.models.cvae.latent_size`.
@@ -221,8 +254,10 @@ def _read(hint: Any, data: Any, name: str) -> Any:
         checks.require(isinstance(data, dict), name, "be an object", repr(data))
         hints = get_type_hints(hint)
         wanted = [f.name for f in dataclasses.fields(hint)]
-        checks.require(sorted(data) == sorted(wanted), name, f"have the fields {wanted}", sorted(data))
-        fields = {key: _read(hints[key], data[key], f"{name}.{key}") for key in wanted}
+        missing = dataclasses.MISSING
+        needed = {f.name for f in dataclasses.fields(hint) if f.default is missing and f.default_factory is missing}
+        checks.require(needed <= data.keys() <= set(wanted), name, f"have the fields {wanted}", sorted(data))
+        fields = {key: _read(hints[key], data[key], f"{name}.{key}") for key in wanted if key in data}
         try:
             if hint is Mixed:
                 parts = {part.name: part for part in fields["parts"]}

@@ -1,4 +1,4 @@
-"""Distributions as tuples of arrays: log_prob, sample, mean, and the KL between two Gaussians.
+"""Distributions as trees of arrays: log_prob, sample, mean, and the KL between two Gaussians.
 
 One convention holds for all: the first axis is the batch, every other axis is the event, and a density is summed
 over the event and never over the batch; `log_terms` is the density before that sum, for `Partial`, which counts some
@@ -8,7 +8,9 @@ elements only. More batch axes come from `vmap`. The module knows nothing of mod
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -69,10 +71,81 @@ class Normal(NamedTuple):
         """Log density in nats, the sum of `log_terms`.  Shapes: [B, *event] -> [B]."""
         return _sum_event(self.log_terms(x))
 
-    def sample(self, key: Array) -> Array:
-        """A reparameterised draw, mean + std * noise: gradients pass through it.  Shapes: -> [B, *event]."""
+    def sample(self, key: Array, temperature: Array | float = 1.0) -> Array:
+        """A reparameterised draw, mean + temperature * std * noise: gradients pass through it.
+
+        Shapes: -> [B, *event].
+        """
         shape = jnp.broadcast_shapes(self.mean.shape, self.log_std.shape)
-        return self.mean + self.std * jax.random.normal(key, shape, self.mean.dtype)
+        return self.mean + temperature * self.std * jax.random.normal(key, shape, self.mean.dtype)
+
+    def draw(self, key: Array) -> tuple[Array, Normal]:
+        """A draw, and `given` it; what `Ladder` has too."""
+        return self.sample(key), self
+
+    def given(self, z: Array) -> Normal:
+        """Itself: no element depends on another."""
+        return self
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ladder:
+    """Layers of latents, top down: a Gaussian each, whose mean and scale depend on the layers above.
+
+        p(z) = prod_l N(z_l; m_l(z_1, ..., z_{l-1}), s_l(z_1, ..., z_{l-1}))
+
+    All layers lie side by side in one z, [B, Z], and are of equal size.  Sonderby et al. 2016.
+    """
+
+    state: Any  # whatever `layer` reads: parameters, features
+    layer: Callable[[Any, int, Array], Normal] = field(metadata={"static": True})  # (state, l, z above [B, l Z/L])
+    layers: int = field(metadata={"static": True})  # L
+    prior: Ladder | None = None  # of a posterior: the prior that it departs from, computed already
+
+    def _descend(self, key: Array, temperature: Array | float) -> tuple[Array, Normal]:
+        z: list[Array] = []
+        conditionals: list[Normal] = []
+        for number in range(self.layers):
+            # The first layer sees nothing above it; its batch is told by its own mean.
+            above = jnp.concatenate(z, axis=-1) if z else jnp.zeros((1, 0))
+            conditionals.append(self.layer(self.state, number, above))
+            z.append(conditionals[-1].sample(jax.random.fold_in(key, number), temperature))
+        return jnp.concatenate(z, axis=-1), _beside(conditionals)
+
+    def sample(self, key: Array, temperature: Array | float = 1.0) -> Array:
+        """A reparameterised draw, layer after layer, `temperature` scaling every standard deviation.
+
+        Shapes: -> [B, Z].
+        """
+        return self._descend(key, temperature)[0]
+
+    def draw(self, key: Array) -> tuple[Array, Normal]:
+        """A draw, and `given` it, which has been computed on the way."""
+        return self._descend(key, 1.0)
+
+    def given(self, z: Array) -> Normal:
+        """Every layer's conditional, where the layers above are those of z.  Shapes: [B, Z] -> over [B, Z]."""
+        size = z.shape[-1] // self.layers
+        return _beside([self.layer(self.state, number, z[:, : number * size]) for number in range(self.layers)])
+
+    def log_prob(self, z: Array) -> Array:
+        """Log density in nats, sum_l log p(z_l | z_<l).  Shapes: [B, Z] -> [B]."""
+        return self.given(z).log_prob(z)
+
+
+def _beside(conditionals: list[Normal]) -> Normal:
+    """Gaussians of one batch side by side; a batch axis of 1 broadcasts."""
+    rows = max(conditional.mean.shape[0] for conditional in conditionals)
+
+    def join(parts: list[Array]) -> Array:
+        return jnp.concatenate([jnp.broadcast_to(part, (rows, part.shape[-1])) for part in parts], axis=-1)
+
+    return Normal(join([c.mean for c in conditionals]), join([c.log_std for c in conditionals]))
+
+
+# What `encode` and `prior` return: they sample z, say its density, and, given a z, every element's own Gaussian.
+Latents = Normal | Ladder
 
 
 def kl_terms(q: Normal, p: Normal) -> Array:

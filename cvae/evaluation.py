@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 
 from cvae import checks
 from cvae.conditions import Conditions
-from cvae.distributions import Normal
 from cvae.model import CVAE, check_examples, default_preparation
 from cvae.networks import Params
 from cvae.objectives import Elbo, elbo, log_weights
@@ -98,11 +97,19 @@ def _alone(function: Callable[[Array, Array, Conditions], T], prepare: Prepare) 
     return jax.vmap(one)
 
 
-@partial(jax.jit, static_argnames=("model", "num_samples", "prepare"))
+@partial(jax.jit, static_argnames=("model", "num_samples", "proposal", "prepare"))
 def _elbo_of(
-    model: CVAE, params: Params, keys: Array, x: Array, c: Conditions, *, num_samples: int, prepare: Prepare
+    model: CVAE,
+    params: Params,
+    keys: Array,
+    x: Array,
+    c: Conditions,
+    *,
+    num_samples: int,
+    proposal: str,
+    prepare: Prepare,
 ) -> Elbo:
-    one = partial(elbo, model, params, num_samples=num_samples)
+    one = partial(elbo, model, params, num_samples=num_samples, proposal=proposal)
     terms = _alone(one, prepare)(keys, x, c)
     return Elbo(*(term[:, 0] for term in terms))
 
@@ -115,10 +122,13 @@ def evaluate(
     c: Any,
     *,
     num_samples: int = 1,
+    proposal: str = "posterior",
     prepare: Prepare | None = None,
     batch_size: int = 500,
 ) -> Elbo:
     """The ELBO of every example, with beta = 1: rate is its `kl`, distortion the negative `log_likelihood`.
+
+    With `proposal="prior"` no z is inferred from x: E_{p(z | c)} log p(x | z, c); see `objectives.elbo`.
 
     Shapes: x [N, *event] as stored, c of length N -> Elbo of [N], on the host; `mean` makes estimates of them.
     Raises: ValueError for examples that do not suit the model, or a size that is not a whole number.
@@ -128,7 +138,7 @@ def evaluate(
     checks.whole_number("num_samples", num_samples)
     checks.whole_number("batch_size", batch_size)
     prepare = prepare or default_preparation(model)
-    score = partial(_elbo_of, model, params, num_samples=num_samples, prepare=prepare)
+    score = partial(_elbo_of, model, params, num_samples=num_samples, proposal=proposal, prepare=prepare)
     terms: Elbo = _over_chunks(score, key, x, c, batch_size)
     return terms
 
@@ -140,7 +150,7 @@ class LogLikelihood(NamedTuple):
     effective_samples: np.ndarray  # [N]  (sum w)^2 / sum w^2, between 1 and K
 
 
-@partial(jax.jit, static_argnames=("model", "num_samples", "side_by_side", "prepare"))
+@partial(jax.jit, static_argnames=("model", "side_by_side", "proposal", "prepare"))
 def _log_likelihood_of(
     model: CVAE,
     params: Params,
@@ -148,8 +158,9 @@ def _log_likelihood_of(
     x: Array,
     c: Conditions,
     *,
-    num_samples: int,
+    num_samples: Array | int,
     side_by_side: int,
+    proposal: str,
     prepare: Prepare,
 ) -> tuple[Array, Array]:
     turns = -(-num_samples // side_by_side)
@@ -157,16 +168,18 @@ def _log_likelihood_of(
     def sums(key: Array, x: Array, c: Conditions) -> tuple[Array, Array]:
         """Log sum w and log sum w^2 over all samples of one example."""
 
-        def turn(carried: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], None]:
+        def turn(number: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
             turn_key = jax.random.fold_in(key, number)
-            weights = log_weights(model, params, turn_key, x, c, num_samples=side_by_side).value[:, 0]
+            drawn = log_weights(model, params, turn_key, x, c, num_samples=side_by_side, proposal=proposal)
+            weights = drawn.value[:, 0]
             counted = number * side_by_side + jnp.arange(side_by_side) < num_samples
             weights = jnp.where(counted, weights, -jnp.inf)
             first, second = logsumexp(weights), logsumexp(2 * weights)
-            return (jnp.logaddexp(carried[0], first), jnp.logaddexp(carried[1], second)), None
+            return jnp.logaddexp(carried[0], first), jnp.logaddexp(carried[1], second)
 
+        # Their number is an argument of the compiled program: any number of samples is counted by the same one.
         nothing = jnp.full((), -jnp.inf)
-        return lax.scan(turn, (nothing, nothing), jnp.arange(turns))[0]
+        return lax.fori_loop(0, turns, turn, (nothing, nothing))
 
     return _alone(sums, prepare)(keys, x, c)
 
@@ -179,6 +192,7 @@ def log_likelihood(
     c: Any,
     *,
     num_samples: int = 500,
+    proposal: str = "posterior",
     prepare: Prepare | None = None,
     batch_size: int = 100,
     side_by_side: int = 50,
@@ -187,6 +201,10 @@ def log_likelihood(
     """Log p(x | c) of every example by importance sampling from the posterior.
 
         log 1/K sum_k p(x | z_k, c) p(z_k | c) / q(z_k | x, c),   z_k ~ q(z | x, c)
+
+    With `proposal="prior"` by plain Monte Carlo, which needs many more samples for the same bound:
+
+        log 1/K sum_k p(x | z_k, c),   z_k ~ p(z | c)
 
     At most `batch_size * side_by_side` pictures are decoded at a time, and the memory needed does not grow with K.
 
@@ -206,6 +224,7 @@ def log_likelihood(
             params,
             num_samples=num_samples,
             side_by_side=min(side_by_side, num_samples),
+            proposal=proposal,
             prepare=prepare,
         ),
         key,
@@ -228,8 +247,8 @@ class ActiveUnits(NamedTuple):
 @partial(jax.jit, static_argnames=("model", "prepare"))
 def _shift_of(model: CVAE, params: Params, keys: Array, x: Array, c: Conditions, *, prepare: Prepare) -> Array:
     def shift(key: Array, x: Array, c: Conditions) -> Array:
-        q: Normal = model.encode(params, x, c)
-        return q.mean - model.prior(params, c).mean
+        z, at_z = model.encode(params, x, c).draw(key)
+        return at_z.mean - model.prior(params, c).given(z).mean
 
     return _alone(shift, prepare)(keys, x, c)[:, 0]
 
@@ -249,6 +268,7 @@ def active_units(
         Var_x( E_q[z_d | x, c] - E_p[z_d | c] )  >  0.01
 
     With the prior N(0, I) this is Burda et al.'s; a learned prior may move the mean by c alone: that says nothing of x.
+    Of a ladder, a layer's two means are those given one draw of the layers above it.
 
     Shapes: x [N, *event] as stored -> ActiveUnits of [Z].
     Raises: ValueError for examples that do not suit the model, or a size that is not a whole number.

@@ -18,8 +18,7 @@ def sample(model: CVAE, params: Params, key: Array, c: Conditions, *, temperatur
 
     Shapes: c of batch B -> [B, *event] in [0, 1]; an empty c draws one picture, [1, *event].
     """
-    prior = model.prior(params, c)
-    z = prior.mean + temperature * (prior.sample(key) - prior.mean)
+    z = model.prior(params, c).sample(key, temperature)
     return model.decode(params, z, c).mean
 
 

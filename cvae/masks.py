@@ -5,45 +5,54 @@ True is seen and False is hidden, everywhere. A mask is a boolean array of its o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from cvae import checks
 
 # The places of a picture: rows [H, 1] and columns [1, W], counted from the top left, and their numbers H and W.
-Place = tuple[Array, Array, int, int]
+Place = tuple[Any, Any, int, int]
 
 
-def _quadrants_1(_: Array, place: Place) -> Array:
+def _quadrants_1(_: Any, place: Place) -> Any:
     row, column, height, width = place
     return (row >= height // 2) & (column < width // 2)
 
 
-def _quadrants_3(_: Array, place: Place) -> Array:
+def _quadrants_3(_: Any, place: Place) -> Any:
     row, column, height, width = place
     return ~((row >= height // 2) & (column >= width // 2))
 
 
-def _centre_box(_: Array, place: Place) -> Array:
+def _centre_box(_: Any, place: Place) -> Any:
     row, column, height, width = place
     top, left = height // 4, width // 4
     return ~((row >= top) & (row < height - top) & (column >= left) & (column < width - left))
 
 
-def _random_box(key: Array, place: Place) -> Array:
+def _inside_box(key: Array, place: Place, least: float, most: float) -> Any:
+    """True in a box somewhere, each side a share of the picture's, from `least` to `most`."""
     row, column, height, width = place
     keys = jax.random.split(key, 4)
 
     def span(size_key: Array, start_key: Array, length: int) -> tuple[Array, Array]:
-        size = jax.random.randint(size_key, (), -(-length // 4), max(1, 3 * length // 4) + 1)
+        size = jax.random.randint(size_key, (), math.ceil(least * length), max(1, int(most * length)) + 1)
         start = jnp.floor(jax.random.uniform(start_key) * (length - size + 1)).astype(int)
         return start, start + size
 
     (top, bottom), (left, right) = span(keys[0], keys[1], height), span(keys[2], keys[3], width)
-    return ~((row >= top) & (row < bottom) & (column >= left) & (column < right))
+    return (row >= top) & (row < bottom) & (column >= left) & (column < right)
+
+
+def _random_box(key: Array, place: Place) -> Any:
+    return ~_inside_box(key, place, 1 / 4, 3 / 4)
 
 
 def _random_pixels(key: Array, place: Place) -> Array:
@@ -54,18 +63,33 @@ def _random_pixels(key: Array, place: Place) -> Array:
     return (draws < jax.random.uniform(share_key)) & (draws < draws.max())
 
 
-MASKS: dict[str, Callable[[Array, Place], Array]] = {
+# The same for every picture: what they are depends on the shape alone.
+FIXED = (
+    "quadrants_1", "quadrants_2", "quadrants_3", "top_half", "bottom_half", "left_half", "right_half", "centre_box",
+)  # fmt: skip
+
+MASKS: dict[str, Callable[[Any, Place], Any]] = {
     "quadrants_1": _quadrants_1,
-    "quadrants_2": lambda _, place: jnp.broadcast_to(place[1] < place[3] // 2, place[2:]),
+    "quadrants_2": lambda _, place: (place[1] < place[3] // 2) & (place[0] >= 0),
     "quadrants_3": _quadrants_3,
-    "top_half": lambda _, place: jnp.broadcast_to(place[0] < place[2] // 2, place[2:]),
-    "bottom_half": lambda _, place: jnp.broadcast_to(place[0] >= place[2] // 2, place[2:]),
-    "left_half": lambda _, place: jnp.broadcast_to(place[1] < place[3] // 2, place[2:]),
-    "right_half": lambda _, place: jnp.broadcast_to(place[1] >= place[3] // 2, place[2:]),
+    "top_half": lambda _, place: (place[0] < place[2] // 2) & (place[1] >= 0),
+    "bottom_half": lambda _, place: (place[0] >= place[2] // 2) & (place[1] >= 0),
+    "left_half": lambda _, place: (place[1] < place[3] // 2) & (place[0] >= 0),
+    "right_half": lambda _, place: (place[1] >= place[3] // 2) & (place[0] >= 0),
     "centre_box": _centre_box,
     "random_box": _random_box,
     "random_pixels": _random_pixels,
 }
+
+
+@cache
+def fixed(name: str, event_shape: tuple[int, ...]) -> np.ndarray | None:
+    """A mask that is the same for every picture, bool [*event], on the host; None if it is drawn, or given."""
+    if name not in FIXED:
+        return None
+    height, width, *channels = event_shape
+    seen = MASKS[name](None, (np.arange(height)[:, None], np.arange(width)[None, :], height, width))
+    return np.broadcast_to(np.asarray(seen).reshape(height, width, *[1] * len(channels)), event_shape)
 
 
 def draw(name: str, key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:
@@ -82,9 +106,22 @@ def draw(name: str, key: Array, batch: int, event_shape: tuple[int, ...]) -> Arr
     Raises: ValueError if there is no mask of this name.
     """
     checks.require(name in MASKS, "mask", f"be one of {', '.join(MASKS)}", repr(name))
+    return _each(MASKS[name], key, batch, event_shape)
+
+
+def block(key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:
+    """Draw a block a picture: True inside a box somewhere, each side from a fifth to two fifths of the picture's.
+
+    Shapes: -> bool [B, H, W, C]; a row (D,) is a picture of height 1.
+    """
+    return _each(lambda key, place: _inside_box(key, place, 1 / 5, 2 / 5), key, batch, event_shape)
+
+
+def _each(mask: Callable[[Array, Place], Array], key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:
+    """A mask drawn for every picture of a batch, all channels of a pixel alike."""
     height, width = event_shape[:2] if len(event_shape) > 1 else (1, event_shape[0])
     place = (jnp.arange(height)[:, None], jnp.arange(width)[None, :], height, width)
-    seen = jax.vmap(lambda key: MASKS[name](key, place))(jax.random.split(key, batch))
+    seen = jax.vmap(lambda key: mask(key, place))(jax.random.split(key, batch))
     if len(event_shape) == 1:
         return seen.reshape(batch, width)
     return jnp.broadcast_to(seen.reshape(batch, height, width, *[1] * (len(event_shape) - 2)), (batch, *event_shape))

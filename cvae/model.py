@@ -18,7 +18,7 @@ from jax import Array, lax
 from cvae import checks, networks
 from cvae.conditions import Conditions, Nothing
 from cvae.config import Architecture
-from cvae.distributions import Distribution, Normal, Partial
+from cvae.distributions import Distribution, Latents, Normal, Partial
 from cvae.networks import Params
 from cvae.preparation import Prepare, preparation
 
@@ -31,8 +31,8 @@ class CVAE(NamedTuple):
     """
 
     init: Callable[[Array], Params]  # (key) -> params
-    encode: Callable[[Params, Array, Conditions], Normal]  # (params, x, c) -> q(z | x, c)
-    prior: Callable[[Params, Conditions], Normal]  # (params, c) -> p(z | c); one row if c has no batch
+    encode: Callable[[Params, Array, Conditions], Latents]  # (params, x, c) -> q(z | x, c)
+    prior: Callable[[Params, Conditions], Latents]  # (params, c) -> p(z | c); one row if c has no batch
     decode: Callable[[Params, Array, Conditions], Distribution]  # (params, z, c) -> p(x | z, c)
     architecture: Architecture | None = None
 
@@ -49,36 +49,58 @@ def make(architecture: Architecture) -> CVAE:
         ValueError: from the functions, when an input has the wrong name, shape, dtype or range.
     """
     event_shape, condition, likelihood = architecture.event_shape, architecture.condition, architecture.likelihood
-    parts = {"encoder": networks.encoder(architecture), "decoder": networks.decoder(architecture)}
+    parts = {"decoder": networks.decoder(architecture)}
+    if architecture.latent_size > 0:
+        parts = {"encoder": networks.encoder(architecture)} | parts
     if architecture.prior == "learned":
         parts["prior"] = networks.prior(architecture)
+    if architecture.guess:
+        parts["guess"] = networks.guess(architecture)
 
     def init(key: Array) -> Params:
         keys = jax.random.split(key, len(parts))
         return {name: network.init(key) for (name, network), key in zip(parts.items(), keys, strict=True)}
 
-    def encode(params: Params, x: Array, c: Conditions) -> Normal:
+    def standard(batch: int) -> Normal:
+        zeros = jnp.zeros((batch, architecture.latent_size))
+        return Normal(zeros, zeros)
+
+    def encode(params: Params, x: Array, c: Conditions) -> Latents:
         checks.event("x", x, event_shape)
         likelihood.check("x", x)
         condition.check(c, batch=x.shape[0])
-        mean, log_std = parts["encoder"].apply(params["encoder"], x.reshape(x.shape[0], -1), condition.encode(c))
-        return Normal(mean, log_std)
+        if "encoder" not in parts:  # a deterministic network: nothing to infer
+            return standard(x.shape[0])
+        features = condition.encode(c)
+        p = prior(params, c) if architecture.latent_layers > 1 else None
+        q: Latents = parts["encoder"].apply(params["encoder"], x.reshape(x.shape[0], -1), features, p)
+        return q
 
-    def prior(params: Params, c: Conditions) -> Normal:
+    def prior(params: Params, c: Conditions) -> Latents:
         condition.check(c)
         features = condition.encode(c)
-        if "prior" in parts:
-            return Normal(*parts["prior"].apply(params["prior"], features))
-        zeros = jnp.zeros((features.shape[0], architecture.latent_size))
-        return Normal(zeros, zeros)
+        if "prior" not in parts:
+            return standard(features.shape[0])
+        p: Latents = parts["prior"].apply(params["prior"], guessed(params, c, features), features)
+        return p
+
+    def guessed(params: Params, c: Conditions, features: Array) -> Array:
+        """The mean of the deterministic network, [B, D], what c reveals of x as it is; without one, [B, 0]."""
+        if "guess" not in parts:
+            return features[:, :0]
+        outputs = parts["guess"].apply(params["guess"], features[:, :0], features)
+        return likely(outputs, c).mean.reshape(features.shape[0], -1)
+
+    def likely(outputs: Array, c: Conditions) -> Distribution:
+        """What a decoder's outputs say of x, of which c may reveal a part."""
+        distribution = likelihood.distribution(outputs.reshape(-1, *event_shape, likelihood.outputs))
+        revealed = condition.reveals(c)
+        return distribution if revealed is None else Partial(distribution, ~revealed[0], revealed[1])
 
     def decode(params: Params, z: Array, c: Conditions) -> Distribution:
         checks.event("z", z, (architecture.latent_size,))
         condition.check(c, batch=z.shape[0])
-        outputs = parts["decoder"].apply(params["decoder"], z, condition.encode(c))
-        distribution = likelihood.distribution(outputs.reshape(-1, *event_shape, likelihood.outputs))
-        revealed = condition.reveals(c)
-        return distribution if revealed is None else Partial(distribution, ~revealed[0], revealed[1])
+        return likely(parts["decoder"].apply(params["decoder"], z, condition.encode(c)), c)
 
     return CVAE(init, encode, prior, decode, architecture)
 
@@ -92,17 +114,19 @@ def masked(model: CVAE) -> CVAE:
     mask is an array, so models of many latent sizes share one compiled program; no gradient reaches it.
 
     Raises:
-        ValueError: the model was made by hand, so its latent size is not known.
+        ValueError: the model was made by hand, so its latent size is not known, or has several layers of latents.
     """
     checks.require(model.architecture is not None, "model", "be one of `make`", "a model without an architecture")
     assert model.architecture is not None
-    latent_size = model.architecture.latent_size
+    latent_size, layers = model.architecture.latent_size, model.architecture.latent_layers
+    checks.require(layers == 1, "latent_layers", "be 1 for a mask over the latents", layers)
 
     def init(key: Array) -> Params:
         params = model.init(key)
         return {"mask": jnp.ones(latent_size), "model": params}
 
-    def hide(params: Params, q: Normal) -> Normal:
+    def hide(params: Params, q: Latents) -> Normal:
+        assert isinstance(q, Normal)
         kept = lax.stop_gradient(params["mask"]) > 0
         return Normal(jnp.where(kept, q.mean, 0), jnp.where(kept, q.log_std, 0))
 
@@ -132,6 +156,9 @@ def check_examples(model: CVAE, x: Any, c: Any) -> None:
     model.architecture.condition.check_stored(c, batch=x.shape[0])
 
 
-def default_preparation(model: CVAE, targets: str = "grey") -> Prepare:
-    """The preparation that a model's condition asks for; a hand-made model gets grey levels."""
-    return preparation(model.architecture.condition if model.architecture else Nothing(), targets)
+def default_preparation(model: CVAE, targets: str = "grey", **noise: Any) -> Prepare:
+    """The preparation that a model's condition asks for; a hand-made model gets grey levels.
+
+    `noise` is that of training: see `preparation`.
+    """
+    return preparation(model.architecture.condition if model.architecture else Nothing(), targets, **noise)

@@ -170,27 +170,36 @@ def grid(
 
 
 def completions(
-    observed: np.ndarray, hidden: np.ndarray, drawn: np.ndarray, truth: np.ndarray, title: str, shown: int | None = None
+    observed: np.ndarray,
+    hidden: np.ndarray,
+    drawn: np.ndarray,
+    truth: np.ndarray,
+    title: str,
+    shown: int | None = None,
+    guess: np.ndarray | None = None,
 ) -> Figure:
     """Pictures with a part hidden, a row each: what was seen, what was drawn, its mean and spread, and the truth.
+
+    With a `guess`, of a deterministic network say, that stands after what was seen.
 
     Hidden pixels are tinted, lest they be taken for white paper. The spread is the standard deviation of all K
     drawn pictures, pixel by pixel, in colours of its own; the first `shown` of them are shown, or all.
 
-    Shapes: observed, truth [R, H, W, 1] in [0, 1]; hidden bool [R, H, W, 1]; drawn [R, K, H, W, 1] in [0, 1].
+    Shapes: observed, truth, guess [R, H, W, 1] in [0, 1]; hidden bool [R, H, W, 1]; drawn [R, K, H, W, 1] in [0, 1].
     """
     rows, _, height, width = drawn.shape[:4]
     draws = drawn[:, :shown].shape[1]
     spread = drawn.std(axis=1)
     heat = ScalarMappable(Normalize(0, float(spread.max()) or 1.0), "OrRd")
     groups = [
-        {"observed": np.where(hidden, HIDDEN, 1 - observed)},
+        {"observed": np.where(hidden, HIDDEN, 1 - observed)} | ({} if guess is None else {"guess": 1 - guess}),
         {str(k + 1): 1 - drawn[:, k] for k in range(draws)},
         {"mean": 1 - drawn.mean(axis=1), "spread": np.asarray(heat.cmap(heat.norm(spread[..., 0])))[..., :3]},
         {"truth": 1 - truth},
     ]
     gap = max(1, width // 14)
-    canvas = np.ones((rows * (height + gap) - gap, (draws + 4) * (width + gap) + 5 * gap, 3))
+    columns = sum(map(len, groups))
+    canvas = np.ones((rows * (height + gap) - gap, columns * (width + gap) + 5 * gap, 3))
     centres, left = [], 0
     for group in groups:
         for pictures in group.values():
@@ -200,11 +209,15 @@ def completions(
             left += width + gap
         left += 2 * gap
     cell = 0.6  # inches
-    figure = _figure((draws + 4.5) * cell + 0.9, rows * cell * (1 + gap / height) + 0.55, title)
+    figure = _figure((columns + 0.5) * cell + 0.9, rows * cell * (1 + gap / height) + 0.55, title)
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="nearest")
     axes.set_xticks(centres, [name for group in groups for name in group], fontsize=9)
-    axes.set_xlabel("completions", fontsize=9, x=(centres[1] + centres[draws]) / 2 / canvas.shape[1])
+    axes.set_xlabel(
+        "completions",
+        fontsize=9,
+        x=(centres[len(groups[0])] + centres[len(groups[0]) + draws - 1]) / 2 / canvas.shape[1],
+    )
     axes.xaxis.set_label_position("top")
     axes.tick_params(top=False, bottom=False, labeltop=True, labelbottom=False)
     axes.set_yticks([])

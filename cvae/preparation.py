@@ -31,26 +31,69 @@ def prepare(key: Array, x: Array, c: Conditions) -> tuple[Array, Conditions]:
 
 
 @cache
-def preparation(condition: Condition = Nothing(), targets: str = "grey") -> Prepare:
+def preparation(
+    condition: Condition = Nothing(),
+    targets: str = "grey",
+    *,
+    shift: int = 0,
+    moved: float = 1.0,
+    omission: float = 0.0,
+) -> Prepare:
     """The preparation for a condition: grey levels, then black and white if asked, then what the condition draws.
 
     With `targets="dynamic"` every pixel is drawn 1 with its grey level as probability, afresh at every call. Pixels
     that are black or white already stay as they are, so a set that went through `binarise` can go through this too.
 
+    For training alone: `shift` first moves a share `moved` of the pictures by a whole number of pixels, from -shift to
+    shift in each direction, drawn uniformly; a condition of the name "shift" is told how far, so that what is learned
+    of moved pictures is not believed of others (Jun et al. 2020). `omission` is the probability that the condition,
+    once complete, is told without a block of what is seen (Sohn, Lee & Yan 2015).
+
     The same arguments give the same function, so what was compiled with it is found again.
 
-    Raises: ValueError if `targets` is unknown; see `Training`.
+    Raises: ValueError if `targets` is unknown, or a number is out of its range; see `Training`.
     """
     checks.one_of("targets", targets, ("grey", "dynamic", "static"))
+    checks.whole_number("shift", shift, least=0)
+    checks.share("moved", moved)
+    checks.share("omission", omission)
 
     def prepared(key: Array, x: Array, c: Conditions) -> tuple[Array, Conditions]:
         pixel_key, condition_key = jax.random.split(key)
         x, c = prepare(key, x, c)
+        if shift > 0:
+            by = _shifts(jax.random.fold_in(key, 0), len(x), shift, moved)
+            x, c = move(x, by), ({**c, "shift": by.astype(jnp.float32)} if "shift" in c else c)
         if targets == "dynamic":
             x = jax.random.bernoulli(pixel_key, x).astype(jnp.float32)
-        return x, condition.complete(condition_key, x, c)
+        c = condition.complete(condition_key, x, c)
+        return x, (condition.omit(jax.random.fold_in(key, 1), c, omission) if omission > 0 else c)
 
     return prepared
+
+
+def _shifts(key: Array, batch: int, shift: int, moved: float) -> Array:
+    """How far each picture of a batch is moved, int [B, 2]."""
+    by_key, moved_key = jax.random.split(key)
+    by = jax.random.randint(by_key, (batch, 2), -shift, shift + 1)
+    return jnp.where(jax.random.bernoulli(moved_key, moved, (batch, 1)), by, 0)
+
+
+def move(x: Array, by: Array) -> Array:
+    """Move pictures by whole pixels, down and to the right; 0 enters at the edges.
+
+    Shapes: x [B, H, W, C], by int [B, 2] -> [B, H, W, C].
+    Raises: ValueError if x holds no pictures.
+    """
+    checks.require(x.ndim == 4, "x", "hold pictures (H, W, C) to be moved", f"shape {x.shape}")
+    _, height, width, _ = x.shape
+
+    def mover(by: Array, size: int) -> Array:
+        place = jnp.arange(size)
+        return (place[:, None] == place + by[:, None, None]).astype(x.dtype)
+
+    # Two products with matrices of 0 and 1: exact, and on a CPU faster than gathering slices.
+    return jnp.einsum("bij,bjkc,blk->bilc", mover(by[:, 0], height), x, mover(by[:, 1], width), precision="highest")
 
 
 def binarise(seed: int, x: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ from cvae.config import Training
 from cvae.evaluation import Terms, evaluate, mean_terms
 from cvae.model import CVAE, check_examples, default_preparation
 from cvae.networks import Params
-from cvae.objectives import elbo, log_weights
+from cvae.objectives import hybrid, log_weights
 from cvae.preparation import Prepare, binarise
 
 
@@ -121,6 +121,7 @@ def one_epoch(
     optimiser = _optimiser(recipe, steps)
 
     def loss(params: Params, key: Array, rows: Array, beta: Array) -> tuple[Array, Array]:
+        params = {name: lax.stop_gradient(part) if name in recipe.frozen else part for name, part in params.items()}
         prepare_key, key = jax.random.split(key)
         batch = prepare(prepare_key, x[rows], {name: value[rows] for name, value in c.items()})
         samples = recipe.num_samples
@@ -129,7 +130,8 @@ def one_epoch(
             value = logsumexp(weights.value, axis=0) - jnp.log(samples)
             log_likelihood, kl = weights.log_likelihood, weights.log_ratio
         else:
-            terms = elbo(model, params, key, *batch, num_samples=samples, beta=beta, free_bits=recipe.free_bits)
+            alpha, free_bits = recipe.alpha, recipe.free_bits
+            terms = hybrid(model, params, key, *batch, alpha=alpha, num_samples=samples, beta=beta, free_bits=free_bits)
             value, log_likelihood, kl = terms.value, terms.log_likelihood, terms.kl
         loss = -value.mean()
         return loss, jnp.stack([loss, log_likelihood.mean(), kl.mean()])
@@ -143,6 +145,8 @@ def one_epoch(
         gradient, terms = jax.grad(loss, has_aux=True)(state.params, key, rows, beta)
         updates, memory = optimiser.update(gradient, state.optimiser, state.params)
         updates = jax.tree.map(lambda update: -knobs.learning_rate * update, updates)
+        # Weight decay would move what has no gradient.
+        updates |= {name: jax.tree.map(jnp.zeros_like, updates[name]) for name in recipe.frozen}
         params = optax.apply_updates(state.params, updates)
         average = None
         if state.average is not None:
@@ -189,6 +193,7 @@ def check_fit(model: CVAE, x: Any, c: Any, training: Training) -> None:
     checks.require(size >= batch, "x", f"hold at least one batch, {batch} examples", f"{size} examples")
     if training.targets != "grey" and x.dtype != "uint8":
         checks.unit_interval("x", x)
+    checks.require(training.shift == 0 or x.ndim == 4, "shift", "be 0 where x is no picture (H, W, C)", training.shift)
 
 
 def check_loss(loss: float, number: int, whose: str = "") -> None:
@@ -226,10 +231,11 @@ def fit(
             likelihood's support.
         c: their raw conditions, arrays of length N.
         training: the settings; see `Training`.
-        validation: (x, c) scored by its ELBO after every epoch. With `training.patience` it decides when to stop and
-            which epoch's parameters are returned; otherwise it decides nothing.
+        validation: (x, c) scored by its ELBO after every epoch, by that under the prior if `training.alpha` is 0. With
+            `training.patience` it decides when to stop and which epoch's parameters are returned; otherwise it decides
+            nothing.
         prepare: from stored to (x, c), run inside the step and on the validation set; what the model's condition and
-            the targets ask for if left out.
+            the training's targets, shift and omission ask for if left out, the latter two not on the validation set.
         on_epoch: called with each finished `Epoch`, to log it.
         progress: draw a bar with the loss and examples per second; False is silent.
         name: what the bar is called.
@@ -244,7 +250,12 @@ def fit(
     patience = training.patience
     checks.require(patience is None or validation is not None, "validation", "be given with patience", "None")
     x, validation = drawn_once(key, x, validation, training.targets)
-    prepare = prepare or default_preparation(model, training.targets)
+    scored = prepare or default_preparation(model, training.targets)
+    noise = {name: getattr(training, name) for name in ("shift", "moved", "omission")}
+    prepare = prepare or default_preparation(model, training.targets, **noise)
+    proposal = "prior" if training.alpha == 0 else "posterior"
+    missing = set(training.frozen) - params.keys()
+    checks.require(not missing, "frozen", f"name parts of the parameters, {list(params)}", sorted(missing))
     size, program = x.shape[0], recipe(training)
     knobs = Knobs(training.learning_rate, training.beta)
     x, c = jax.device_put((x, c))
@@ -263,7 +274,8 @@ def fit(
             check_loss(train.loss, number)
             valid = None
             if validation is not None:
-                valid = mean_terms(evaluate(model, state.result, validation_key, *validation, prepare=prepare))
+                terms = evaluate(model, state.result, validation_key, *validation, proposal=proposal, prepare=scored)
+                valid = mean_terms(terms)
             history.append(Epoch(number, train, valid, seconds, size / seconds))
             if on_epoch is not None:
                 on_epoch(history[-1])

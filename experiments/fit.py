@@ -290,6 +290,7 @@ def generate(trained: study.Trained, key: jax.Array, count: int, c: Conditions) 
 
     noise_key, draw_key = jax.random.split(key)
     prior = trained.model.prior(trained.params, c)
+    assert isinstance(prior, cvae.distributions.Normal)  # one row without a condition, so `sample` would draw one
     z = prior.mean + prior.std * jax.random.normal(noise_key, (count, prior.mean.shape[1]))
     return np.asarray(trained.model.decode(trained.params, z, c).sample(draw_key))
 

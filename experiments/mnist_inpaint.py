@@ -161,20 +161,22 @@ def stored(model: CVAE, split: cvae.data.Split) -> study.Examples:
     return split.x, {"label": split.label} if "label" in model.architecture.condition.names else {}
 
 
-def masked_once(config: Config, key: jax.Array, split: cvae.data.Split) -> tuple[CVAE, study.Examples]:
-    """The config's model for masks that are given, and the pictures with masks, and pixels if not grey, drawn once.
+def masked_once(config: Config, key: jax.Array, split: cvae.data.Split) -> tuple[CVAE, study.Examples, np.ndarray]:
+    """The model, the pictures with masks and, if not grey, pixels drawn once, and which pixels are hidden.
 
-    So that every measure and figure is of the same hidden pixels.
+    So that every measure and figure is of the same hidden pixels. Masks that were drawn are given to the model.
     """
     architecture = config.models["cvae"]
     parts: tuple[Any, ...] = getattr(architecture.condition, "parts", (architecture.condition,))
     *label, image = parts
-    model = cvae.make(replace(architecture, condition=told(replace(image, mask="given"), *label)))
-    x, c = stored(model, split)
-    observed = cvae.masks.draw(image.mask, key, len(x), architecture.event_shape)
+    x, c = stored(cvae.make(architecture), split)
+    observed = np.asarray(cvae.masks.draw(image.mask, key, len(x), architecture.event_shape))
+    if cvae.masks.fixed(image.mask, architecture.event_shape) is None:
+        architecture = replace(architecture, condition=told(replace(image, mask="given"), *label))
+        c = {**c, "observed": observed}
     if config.training.targets != "grey":
         x = cvae.preparation.binarise(config.seed, x)
-    return model, (x, {**c, "observed": np.asarray(observed)})
+    return cvae.make(architecture), (x, c), ~observed
 
 
 def main(settings: Settings) -> Path:
@@ -186,9 +188,9 @@ def main(settings: Settings) -> Path:
     fit_key, mask_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
     model = cvae.make(config.models["cvae"])
     trained = run.fit("cvae", fit_key, stored(model, dataset.train), stored(model, dataset.validation))
-    model, test = masked_once(config, mask_key, dataset.test)
+    model, test, hidden = masked_once(config, mask_key, dataset.test)
     trained = trained._replace(model=model)
-    results = measure(trained, test_key, test, settings.output.num_samples)
+    results = measure(trained, test_key, test, hidden, settings.output.num_samples)
 
     seen = settings.models.mask + (" and label" if settings.models.label else "")
     latents = config.models["cvae"].latent_size
@@ -196,7 +198,7 @@ def main(settings: Settings) -> Path:
     title = f"{dataset.name}, {seen}, {latents} latent{plural}, {config.training.epochs} epochs"
     first = [int(np.flatnonzero(dataset.test.label == k)[0]) for k in range(dataset.num_classes)]
     some = test[0][first], {name: value[first] for name, value in test[1].items()}
-    run.draw("completions", draw(trained, draw_key, some, f"{title}: test pictures completed"))
+    run.draw("completions", draw(trained, draw_key, some, hidden[first], f"{title}: test pictures completed"))
     run.draw("curves", pictures.curves({"cvae": trained}, f"{title}: training and validation"))
     summary = run.keep(test={"cvae": results}, seconds={"cvae": trained.seconds})
     report(config, summary["test"]["cvae"], summary["seconds"])
@@ -204,7 +206,9 @@ def main(settings: Settings) -> Path:
     return out
 
 
-def measure(trained: study.Trained, key: jax.Array, test: study.Examples, num_samples: int) -> dict[str, Any]:
+def measure(
+    trained: study.Trained, key: jax.Array, test: study.Examples, hidden: np.ndarray, num_samples: int
+) -> dict[str, Any]:
     """Nats of the hidden pixels, per picture and per hidden pixel, and active units."""
     model, params, _ = trained
     terms = cvae.evaluate(model, params, key, *test)
@@ -216,7 +220,7 @@ def measure(trained: study.Trained, key: jax.Array, test: study.Examples, num_sa
         "rate": terms.kl,
         "distortion": -terms.log_likelihood,
     }
-    hidden = (~test[1]["observed"]).sum(axis=(1, 2, 3))
+    hidden = hidden.sum(axis=(1, 2, 3))
     results: dict[str, Any] = {name: cvae.evaluation.mean(values) for name, values in nats.items()}
     return results | {
         "per_hidden_pixel": {name: per_pixel(values, hidden) for name, values in nats.items()},
@@ -238,21 +242,20 @@ def per_pixel(nats: np.ndarray, hidden: np.ndarray) -> Estimate:
 def complete(trained: study.Trained, key: jax.Array, examples: study.Examples, draws: int) -> np.ndarray:
     """Draw what is hidden, `draws` times: z ~ p(z | c), then the mean of p(x | z, c); what is seen stays as it is.
 
-    Shapes: N examples with given masks -> [N, draws, H, W, 1].
+    Shapes: N examples whose masks are given or fixed -> [N, draws, H, W, 1].
     """
     import jax
 
     model, params, _ = trained
-    _, c = cvae.model.default_preparation(model)(key, *examples)  # cuts out what is seen; given masks draw nothing
+    _, c = cvae.model.default_preparation(model)(key, *examples)  # cuts out what is seen, and draws nothing
     c = {name: np.repeat(value, draws, axis=0) for name, value in c.items()}
     drawn = np.asarray(jax.jit(cvae.sample, static_argnums=0)(model, params, key, c))
     return drawn.reshape(-1, draws, *drawn.shape[1:])
 
 
-def draw(trained: study.Trained, key: jax.Array, examples: study.Examples, title: str) -> Figure:
-    """Examples with given masks, a row each: what is seen, completions, their mean and spread, and the truth."""
+def draw(trained: study.Trained, key: jax.Array, examples: study.Examples, hidden: np.ndarray, title: str) -> Figure:
+    """Examples with a fixed mask, a row each: what is seen, completions, their mean and spread, and the truth."""
     x = examples[0].astype(np.float32) / 255
-    hidden = ~examples[1]["observed"]
     drawn = complete(trained, key, examples, DRAWS)
     return cvae.plotting.completions(np.where(hidden, 0, x), hidden, drawn, x, title, SHOWN)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import jax
     from matplotlib.figure import Figure
 
-    from cvae.config import Config
+    from cvae.config import Config, Training
     from cvae.data import Dataset
     from cvae.model import CVAE
     from cvae.networks import Params
@@ -87,10 +87,13 @@ class Study:
         *,
         init_key: jax.Array | None = None,
         model: CVAE | None = None,
+        training: Training | None = None,
+        parts: dict[str, Any] | None = None,
     ) -> Trained:
         """Train the config's model of this name, log its epochs and save its parameters.
 
-        The parameters start from `init_key`, or from half of `key`. `model` is fitted in place of the config's own,
+        The parameters start from `init_key`, or from half of `key`; those of `parts` take the place of the random
+        ones. `training` takes the place of the config's. `model` is fitted in place of the config's own,
         where its density is in other units; its parameters must be those of the config's.
         """
         import jax
@@ -101,10 +104,10 @@ class Study:
         model = model or cvae.make(self.config.models[name])
         fitted = cvae.fit(
             model,
-            jax.jit(model.init)(init_key),
+            jax.jit(model.init)(init_key) | (parts or {}),
             fit_key,
             *train,
-            self.config.training,
+            training or self.config.training,
             validation=validation,
             on_epoch=partial(cvae.runs.log_epoch, self.out, name),
             name=f"{name} on {self.config.dataset}",

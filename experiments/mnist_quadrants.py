@@ -1,0 +1,478 @@
+"""Structured prediction: some quadrants of a digit are seen, and the rest is predicted (Sohn, Lee & Yan 2015, 5.1).
+
+    python -m experiments.mnist_quadrants                          # MNIST, or the 8x8 digits without a network
+    python -m experiments.mnist_quadrants --quadrants 1            # one column of the table
+    python -m experiments.mnist_quadrants --task top               # the bottom half from the top
+    python -m experiments.mnist_quadrants --rows residual --protocol grey --out runs/mnist_quadrants_grey
+    python -m experiments.mnist_quadrants --quadrants 1 --rows residual --alpha 0.5 --out runs/hybrid
+
+The protocol, the same for every row:
+
+- examples: MNIST's training file in its own order, the first 50,000 for training and the last 10,000 for validation
+  (of another set the last sixth), and its 10,000 test pictures;
+- seen: of 1 quadrant the bottom left, of 2 the left half, of 3 all but the bottom right; with `--task top` the top;
+- targets and what is seen: pixels drawn 1 with their grey level as probability; for training afresh each time a
+  picture is seen, for validation and test once, by fixed seeds that `--seed` does not touch;
+- score: the negative log-likelihood of the missing pixels alone (588, 392 or 196 of 784), in nats, its mean over the
+  test pictures and standard error. By importance sampling from the posterior (IS) and by Monte Carlo under the prior
+  (MC), each with S = 100 on every test picture and S = 5,000 on the first `--pictures` of them;
+- selection, of settings and of the epoch, on the validation pictures only.
+
+`--protocol grey` scores grey targets by the negative ELBO with 10 samples instead, as Pyro's tutorial does. That is no
+log-likelihood: a grey pixel's cross-entropy is not a normalised density, and is never below the entropy of its level.
+
+Rows, each in a run folder OUT/TASK/ROW, which a second call with the same settings finds and keeps:
+
+    deterministic, gsnn, cvae    of the paper's size: two layers of 1,000 ReLU, 200 latents, a learned prior
+    residual                     the default: residual networks, two layers of latents, training pictures moved by up
+                                 to a pixel, which the networks are told
+    record                       the same, larger and for longer
+
+Options such as `--alpha` change every row that is trained. OUT/table.md, table.csv and table.json hold what all rows in
+OUT came to.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+import cvae
+from experiments import command, pictures, study
+
+if TYPE_CHECKING:
+    import jax
+
+    from cvae.config import Config
+    from cvae.data import Dataset
+
+SEEDS = {"validation": 1, "test": 2}  # of the pixels drawn once
+SHOWN = 10  # samples of a picture in the figure
+GREY_SAMPLES = 10  # of the ELBO, as in Pyro's tutorial
+TASKS = {1: "quadrants_1", 2: "quadrants_2", 3: "quadrants_3"}
+
+RowName = Literal["deterministic", "gsnn", "cvae", "residual", "record"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted from what."""
+
+    quadrants: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
+    """how many quadrants are seen, a column each"""
+    task: Literal["quadrants", "top"] = "quadrants"
+    """top: the bottom half is predicted from the top half, whatever --quadrants says"""
+    protocol: Literal["binary", "grey"] = "binary"
+    """grey: grey targets, scored by the negative ELBO with 10 samples"""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which rows, and what changes all of them; a row's own setting where left out."""
+
+    rows: tuple[RowName, ...] = ("deterministic", "gsnn", "cvae", "residual")
+    """deterministic, gsnn and cvae are of the paper's size; residual is the default network, record the largest"""
+    hidden: tuple[int, ...] | None = None
+    """widths of the hidden layers, or of the residual blocks"""
+    latents: int | None = None
+    """number of latent dimensions, of all layers together; 0 is the deterministic network"""
+    latent_layers: int | None = None
+    """layers of latents, each given those above it (a ladder)"""
+    prior: Literal["learned", "standard"] | None = None
+    """p(z | c) as a network of its own, or N(0, I)"""
+    guess: Literal["none", "frozen", "joint"] = "none"
+    """recurrent connection: a deterministic guess, trained first, is fed to the prior network; it stays frozen, or is
+    trained on jointly"""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How the rows are trained; a row's own setting where left out."""
+
+    epochs: int | None = None
+    """passes over the training pictures, at most"""
+    batch_size: int | None = None
+    """pictures a step"""
+    learning_rate: float | None = None
+    """Adam's, the highest of the schedule"""
+    weight_decay: float | None = None
+    """AdamW's"""
+    average: float | None = None
+    """decay of the moving average of the parameters, a step"""
+    alpha: float | None = None
+    """share of the CVAE's objective; the rest is the GSNN's, with z drawn from the prior"""
+    objective: Literal["elbo", "iwae"] | None = None
+    """iwae is the importance-weighted bound"""
+    train_samples: int | None = None
+    """samples of z a picture and step"""
+    shift: int | None = None
+    """training pictures are moved by up to so many pixels each way, and the networks are told how far"""
+    moved: float | None = None
+    """share of the training pictures that are moved"""
+    omission: float | None = None
+    """probability that a block of what is seen is left out of a training picture"""
+    seed: int = 0
+    """source of all randomness but the pixels that are drawn once"""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How the rows are measured."""
+
+    split: Literal["test", "validation"] = "test"
+    """choices are made on validation"""
+    samples: int = 100
+    """samples S on every picture"""
+    many_samples: int = 5000
+    """samples S on the first pictures; 0 leaves that out"""
+    pictures: int = 1000
+    """how many the first pictures are"""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is left behind."""
+
+    out: Path | None = None
+    """folder of the table and of the runs; runs/mnist_quadrants if left out, with the name of the data set added if
+    it is not MNIST"""
+    smoke: bool = False
+    """a few seconds on the 8x8 digits, to see that everything works; the figures will be poor"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of the experiment."""
+
+    data: study.Data = field(default_factory=study.Data)
+    task: Task = field(default_factory=Task)
+    models: Models = field(default_factory=Models)
+    fitting: Fitting = field(default_factory=Fitting)
+    measuring: Measuring = field(default_factory=Measuring)
+    output: Output = field(default_factory=Output)
+
+
+class Row(NamedTuple):
+    """A row of the table: what differs from the defaults of `Architecture` and `Training`."""
+
+    architecture: dict[str, Any]
+    training: dict[str, Any]
+
+
+def _rows(paper: dict[str, Any], stops: dict[str, Any], strong: Row, strongest: Row) -> dict[str, Row]:
+    return {
+        "deterministic": Row(paper | {"latent_size": 0, "prior": "standard"}, stops),
+        "gsnn": Row(paper, stops | {"alpha": 0.0}),
+        "cvae": Row(paper, stops),
+        "residual": strong,
+        "record": strongest,
+    }
+
+
+def _residual(hidden: tuple[int, ...], latents: int, epochs: int, **training: Any) -> Row:
+    architecture = {
+        "body": "residual",
+        "prior": "learned",
+        "hidden": hidden,
+        "latent_size": latents,
+        "latent_layers": 2,
+    }
+    schedule = {"epochs": epochs, "batch_size": 200, "schedule": "warmup_cosine", "learning_rate": 1.5e-3}
+    regularised = {"average": 0.999, "weight_decay": 0.1, "shift": 1, "moved": 0.7}
+    return Row(architecture, schedule | regularised | training)
+
+
+def _paper(width: int, latents: int) -> dict[str, Any]:
+    return {"hidden": (width, width), "latent_size": latents, "prior": "learned"}
+
+
+_STOPS = {"epochs": 50, "batch_size": 100, "patience": 4, "average": 0.999}
+ROWS = _rows(_paper(1000, 200), _STOPS, _residual((500,), 64, 60), _residual((500, 500), 64, 300))
+DIGITS = _rows(
+    _paper(128, 16),
+    _STOPS,
+    _residual((128,), 16, 100, batch_size=50),
+    _residual((128, 128), 16, 200, batch_size=50),
+)
+SMOKE = _rows(_paper(16, 4), _STOPS | {"epochs": 2}, _residual((16,), 4, 2), _residual((16, 16), 4, 2))
+
+
+class Plan(NamedTuple):
+    """A row of a column: its config and its run folder."""
+
+    task: str
+    row: str
+    config: Config
+    out: Path
+
+
+def plan(settings: Settings) -> tuple[Dataset, list[Plan], Path]:
+    """Turn the options into a data set, the runs to make and their folder, refusing what cannot work."""
+    smoke, measuring, models = settings.output.smoke, settings.measuring, settings.models
+    require = cvae.checks.require
+    cvae.checks.whole_number("--samples", measuring.samples)
+    cvae.checks.whole_number("--many-samples", measuring.many_samples, least=0)
+    cvae.checks.whole_number("--pictures", measuring.pictures, least=2)
+    for name, values in (("--quadrants", settings.task.quadrants), ("--rows", models.rows)):
+        require(len(values) > 0, name, "name at least one", "none")
+        require(len(set(values)) == len(values), name, "name every one once", " ".join(map(str, values)))
+    dataset = split(study.read(settings.data, smoke))
+    out = study.folder("mnist_quadrants", dataset.name, smoke, settings.output.out)
+    presets = SMOKE if smoke else {"digits": DIGITS}.get(dataset.name, ROWS)
+    tasks = ["top_half"] if settings.task.task == "top" else [TASKS[quadrants] for quadrants in settings.task.quadrants]
+    plans = []
+    for task in tasks:
+        for row in models.rows:
+            config = configure(settings, dataset, task, row, presets[row])
+            plans.append(Plan(task, row, config, out / task / row))
+    for planned in plans:
+        cvae.runs.check_free(planned.out, planned.config)
+        model = cvae.make(planned.config.models["cvae"])
+        cvae.training.check_fit(model, *examples(planned.config, dataset.train.x), planned.config.training)
+    return dataset, plans, out
+
+
+def configure(settings: Settings, dataset: Dataset, task: str, name: str, row: Row) -> Config:
+    """The config of a row, with what the options change."""
+    models, fitting = settings.models, settings.fitting
+    shape = dataset.train.x.shape[1:]
+    asked = {
+        "hidden": models.hidden,
+        "latent_size": models.latents,
+        "latent_layers": models.latent_layers,
+        "prior": models.prior,
+    }
+    of_network = row.architecture | {key: value for key, value in asked.items() if value is not None}
+    if of_network["latent_size"] == 0:
+        of_network |= {"latent_layers": 1, "prior": "standard"}
+    names = (
+        "epochs", "batch_size", "learning_rate", "weight_decay", "average", "alpha", "objective", "shift", "moved",
+        "omission",
+    )  # fmt: skip
+    chosen = {key: getattr(fitting, key) for key in names} | {"num_samples": fitting.train_samples}
+    of_training = row.training | {key: value for key, value in chosen.items() if value is not None}
+    of_training["targets"] = "dynamic" if settings.task.protocol == "binary" else "grey"
+    image = cvae.Image(shape, task)
+    told = of_training.get("shift", 0) > 0
+    condition = cvae.Mixed(image=image, shift=cvae.Continuous(2)) if told else image
+    architecture = cvae.Architecture(event_shape=shape, condition=condition, **of_network)
+    of_models = {"cvae": architecture}
+    if models.guess != "none" and architecture.latent_size > 0:
+        of_models = {
+            "guess": replace(architecture, latent_size=0, latent_layers=1, prior="standard"),
+            "cvae": replace(architecture, guess=True),
+        }
+        of_training["frozen"] = ("guess",) if models.guess == "frozen" else ()
+    training = cvae.Training(**of_training)
+    experiment = "mnist_quadrants"
+    return cvae.config.Config(experiment, dataset.name, fitting.seed, training, of_models)
+
+
+def examples(config: Config, x: np.ndarray) -> study.Examples:
+    """Pictures with what a model's condition stores: nothing, or that they have not been moved."""
+    told = "shift" in config.models["cvae"].condition.stored_names
+    return x, ({"shift": np.zeros((len(x), 2), np.float32)} if told else {})
+
+
+def split(dataset: Dataset) -> Dataset:
+    """The protocol's split: the last sixth of the training file for validation, in the file's own order."""
+    # `data.load` takes its validation examples from the front of the file.
+    x = np.concatenate([dataset.validation.x, dataset.train.x])
+    label = np.concatenate([dataset.validation.label, dataset.train.label])
+    cut = len(x) - len(x) // 6
+    train, validation = (cvae.data.Split(x[part], label[part]) for part in (slice(cut), slice(cut, None)))
+    return dataset._replace(train=train, validation=validation)
+
+
+def main(settings: Settings) -> Path:
+    """Train and measure every row that is not there yet, and write the table; returns the folder."""
+    dataset, plans, out = plan(settings)
+    for planned in plans:
+        if (planned.out / "summary.json").exists():
+            print(f"{planned.task} {planned.row}: found in {planned.out}")
+        else:
+            make_row(settings, dataset, planned)
+    rows = collect(out)
+    write(rows, out)
+    print("\n" + markdown(rows))
+    print(f"tables and runs in {out}")
+    return out
+
+
+def make_row(settings: Settings, dataset: Dataset, planned: Plan) -> None:
+    """Train a row, measure it, draw its figures."""
+    import jax
+
+    task, name, config, out = planned
+    run = study.Study(config, out)
+    grey = config.training.targets == "grey"
+    fit_key, guess_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
+    train = examples(config, dataset.train.x)
+    held = {
+        part: examples(config, x if grey else cvae.preparation.binarise(SEEDS[part], x))
+        for part, x in (("validation", dataset.validation.x), ("test", dataset.test.x))
+    }
+    histories, parts = {}, {}
+    if "guess" in config.models:
+        guess = run.fit("guess", guess_key, train, held["validation"], training=replace(config.training, frozen=()))
+        histories["guess"], parts["guess"] = guess, guess.params["decoder"]
+    trained = run.fit("cvae", fit_key, train, held["validation"], parts=parts)
+    histories["cvae"] = trained
+    split = settings.measuring.split
+    results = measure(trained, config, test_key, held[split], settings.measuring)
+    hidden = int((~cvae.masks.fixed(task, dataset.train.x.shape[1:])).sum())  # type: ignore[operator]
+    title = f"{dataset.name}, {task}, {name}"
+    if config.models["cvae"].latent_size > 0:
+        guesser = deterministic(out, trained)
+        run.draw("completions", draw(trained, guesser, draw_key, dataset, split, held[split], title))
+    run.draw("curves", pictures.curves(histories, f"{title}: training and validation"))
+    run.keep(
+        task=task,
+        row=name,
+        protocol="grey" if grey else "binary",
+        split=split,
+        missing_pixels=hidden,
+        **{split: results},
+        epochs=len(trained.history),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
+        seconds={model: fitted.seconds for model, fitted in histories.items()},
+    )
+
+
+def measure(
+    trained: study.Trained, config: Config, key: jax.Array, examples: study.Examples, measuring: Measuring
+) -> dict[str, Any]:
+    """The negative log-likelihoods of a row, by every estimator that its protocol and model have."""
+    import jax
+
+    model, params, _ = trained
+    deterministic = config.models["cvae"].latent_size == 0
+    gsnn = config.training.alpha == 0
+    if config.training.targets == "grey":
+        proposal = "prior" if gsnn else "posterior"
+        terms = cvae.evaluate(model, params, key, *examples, num_samples=GREY_SAMPLES, proposal=proposal)
+        return {"negative_elbo": cvae.evaluation.mean(-terms.value), "num_samples": GREY_SAMPLES}
+    if deterministic:  # nothing is drawn: one sample is exact
+        scored = cvae.log_likelihood(model, params, key, *examples, num_samples=1)
+        return {"exact": {"nll": cvae.evaluation.mean(-scored.value), "pictures": len(scored.value)}}
+    results: dict[str, Any] = {}
+    first: study.Examples = jax.tree.map(lambda values: values[: measuring.pictures], examples)
+    for name, proposal in (("importance_sampling", "posterior"), ("monte_carlo", "prior")):
+        if gsnn and proposal == "posterior":  # its encoder has learned nothing
+            continue
+        for samples, of in ((measuring.samples, examples), (measuring.many_samples, first)):
+            if samples == 0:
+                continue
+            scored = cvae.log_likelihood(model, params, key, *of, num_samples=samples, proposal=proposal, progress=True)
+            results[f"{name}_{samples}"] = {
+                "nll": cvae.evaluation.mean(-scored.value),
+                "effective_samples": cvae.evaluation.mean(scored.effective_samples),
+                "num_samples": samples,
+                "pictures": len(scored.value),
+            }
+            if of is examples and measuring.many_samples > 0:  # of the same pictures, to compare the two
+                results[f"{name}_{samples}"]["nll_of_first"] = cvae.evaluation.mean(-scored.value[: measuring.pictures])
+    if not gsnn:
+        results |= study.bound(model, params, key, *examples)
+    return results
+
+
+def deterministic(out: Path, trained: study.Trained) -> study.Trained | None:
+    """The column's deterministic network, whose guess the figure shows, if it has been trained."""
+    folder = out.parent / "deterministic"
+    if not (folder / "summary.json").exists():
+        return None
+    model, params, _ = cvae.runs.load(folder, "cvae")
+    return study.Trained(model, params, [])
+
+
+def draw(
+    trained: study.Trained,
+    guesser: study.Trained | None,
+    key: jax.Array,
+    dataset: Dataset,
+    split: str,
+    examples: study.Examples,
+    title: str,
+) -> Any:
+    """A picture of each class: what is seen, the deterministic guess, samples, their mean and spread, the truth.
+
+    The model is told pixels drawn black or white; shown are their grey levels.
+    """
+    import jax
+
+    part = getattr(dataset, split)
+    rows = np.array([np.flatnonzero(part.label == k)[0] for k in range(dataset.num_classes)])
+    model, params, _ = trained
+    _, c = cvae.model.default_preparation(model)(key, *jax.tree.map(lambda values: values[rows], examples))
+    keys = jax.random.split(key, 100)
+    sample = jax.jit(jax.vmap(lambda key: cvae.sample(model, params, key, c)))
+    drawn = np.moveaxis(np.asarray(sample(keys)), 0, 1)
+    truth = part.x[rows].astype(np.float32) / 255
+    hidden = ~np.asarray(c["observed"])
+    guess = None
+    if guesser is not None:
+        seen = {name: c[name] for name in ("image", "observed")}
+        guess = np.where(hidden, np.asarray(cvae.sample(*guesser[:2], key, seen)), truth)
+    drawn = np.where(hidden[:, None], drawn, truth[:, None])
+    return cvae.plotting.completions(np.where(hidden, 0, truth), hidden, drawn, truth, title, SHOWN, guess)
+
+
+def collect(out: Path) -> list[dict[str, Any]]:
+    """A record for every finished run under a folder, in the order of the tasks and rows."""
+    order = [*TASKS.values(), "top_half"], list(ROWS)
+    records = []
+    for path in sorted(out.glob("*/*/summary.json")):
+        summary = json.loads(path.read_text())
+        scores = summary[summary["split"]]
+        record = {
+            "task": summary["task"],
+            "row": summary["row"],
+            "protocol": summary["protocol"],
+            "split": summary["split"],
+            "epochs": summary["epochs"],
+            "parameters": summary["parameters"],
+            "training_seconds": round(sum(v for k, v in summary["seconds"].items() if k != "total"), 1),
+        }
+        for name, score in scores.items():
+            estimate = score.get("nll", score) if isinstance(score, dict) else None
+            if isinstance(estimate, dict) and name.startswith(("exact", "importance", "monte", "negative")):
+                record[name], record[f"{name}_error"] = estimate["value"], estimate["standard_error"]
+        records.append(record)
+    return sorted(records, key=lambda record: (order[0].index(record["task"]), order[1].index(record["row"])))
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """The table as people read it: a line for every row and estimator, a column a task."""
+    tasks = [task for task in (*TASKS.values(), "top_half") if any(r["task"] == task for r in records)]
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for record in records:
+        for name in (key for key in record if f"{key}_error" in record):
+            words = {"exact": "exact", "negative_elbo": "-ELBO, grey targets"}.get(name)
+            words = words or name.replace("importance_sampling_", "IS, S = ").replace("monte_carlo_", "MC, S = ")
+            cell = f"{record[name]:.2f} ± {record[f'{name}_error']:.2f}"
+            lines.setdefault((record["row"], words), {})[record["task"]] = cell
+    head = ["row", "estimate", *tasks]
+    body = [[row, words, *(cells.get(task, "-") for task in tasks)] for (row, words), cells in lines.items()]
+    table = [head, ["---", "---", *["---:"] * len(tasks)], *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in table) + "\n"
+
+
+def write(records: list[dict[str, Any]], out: Path) -> None:
+    """Write table.json, table.csv and table.md."""
+    cvae.runs.write_json(out / "table.json", records)
+    (out / "table.md").write_text(markdown(records))
+    names = list(dict.fromkeys(name for record in records for name in record))
+    with (out / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(records)
+
+
+if __name__ == "__main__":
+    command.run(main, Settings, __doc__)
