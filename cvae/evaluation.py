@@ -179,7 +179,8 @@ def _log_likelihood_of(
 
         # Their number is an argument of the compiled program: any number of samples is counted by the same one.
         nothing = jnp.full((), -jnp.inf)
-        return lax.fori_loop(0, turns, turn, (nothing, nothing))
+        first, second = lax.fori_loop(0, turns, turn, (nothing, nothing))
+        return first, second
 
     return _alone(sums, prepare)(keys, x, c)
 
