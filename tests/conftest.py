@@ -82,7 +82,7 @@ def weights(model, seed: int = 5) -> dict:
 
 def build(condition, batch: int = BATCH, **fields) -> Example:
     """A model of this condition, with more fields of its architecture, and a batch of examples complete for it."""
-    model = cvae.make(cvae.Architecture(EVENT, condition, LATENT, **{"hidden": (7, 8)} | fields))
+    model = cvae.make(cvae.Architecture(EVENT, condition, **{"latent_size": LATENT, "hidden": (7, 8)} | fields))
     rng = np.random.default_rng(3)
     x = rng.random((batch, *EVENT), dtype=np.float32)
     c = condition.complete(jax.random.key(1), x, stored(condition, rng, batch))

@@ -168,3 +168,76 @@ def linear_gaussian(*, exact: bool, condition: cvae.conditions.Condition = ROW) 
     x, stored = jnp.asarray(rng.normal(size=(BATCH, EVENT)), jnp.float32), draw(condition, rng)
     x, c = preparation(condition)(jax.random.key(0), x, stored)  # masks are stored, so the key draws nothing
     return LinearGaussian(model, params, x, jax.tree.map(jnp.asarray, c), stored)
+
+
+class LinearLadder(NamedTuple):
+    """Two layers of one latent each, linear and Gaussian, with an exact answer."""
+
+    model: cvae.CVAE
+    x: jax.Array  # [3, 5]
+    c: dict
+    prior_mean: np.ndarray  # [3, 2] of both layers together
+    prior_covariance: np.ndarray  # [2, 2]
+    posterior_mean: np.ndarray  # [3, 2] of q, both layers together
+    posterior_covariance: np.ndarray  # [2, 2]
+    weights: np.ndarray  # [5, 2] of the likelihood, N(W z, noise^2 I)
+
+    def exact_log_prob(self) -> np.ndarray:
+        """Log p(x | c), [B], by scipy."""
+        covariance = self.weights @ self.prior_covariance @ self.weights.T + NOISE**2 * np.eye(EVENT)
+        means = self.prior_mean @ self.weights.T
+        pairs = zip(np.asarray(self.x, np.float64), means, strict=True)
+        return np.array([multivariate_normal(mean, covariance).logpdf(x) for x, mean in pairs])
+
+    def exact_kl(self) -> np.ndarray:
+        """KL(q(z | x, c) || p(z | c)) of both layers together, [B], by the matrix formula."""
+        precision = np.linalg.inv(self.prior_covariance)
+        shift = self.posterior_mean - self.prior_mean
+        ratio = np.linalg.slogdet(self.prior_covariance)[1] - np.linalg.slogdet(self.posterior_covariance)[1]
+        trace = np.trace(precision @ self.posterior_covariance)
+        return 0.5 * (trace - LATENT + np.einsum("bi,ij,bj->b", shift, precision, shift) + ratio)
+
+
+def _rung(state: tuple, number: int, above: jax.Array) -> cvae.Normal:
+    """A layer of z1 ~ N(m1, s1^2), z2 | z1 ~ N(m2 + slope (z1 - m1), s2^2), from (m [B, 2], slope, log s [2])."""
+    mean, slope, log_std = state
+    centre = mean[:, :1] if number == 0 else mean[:, 1:] + slope * (above - mean[:, :1])
+    return cvae.Normal(centre, jnp.broadcast_to(log_std[number], centre.shape))
+
+
+def _rungs(mean: np.ndarray, covariance: np.ndarray) -> cvae.distributions.Ladder:
+    """A joint Gaussian of two as a ladder of two layers."""
+    slope = covariance[1, 0] / covariance[0, 0]
+    log_std = 0.5 * np.log([covariance[0, 0], covariance[1, 1] - slope * covariance[1, 0]])
+    state = jax.tree.map(lambda part: jnp.asarray(part, jnp.float32), (mean, slope, log_std))
+    return cvae.distributions.Ladder(state, _rung, 2)
+
+
+@cache
+def linear_ladder(*, exact: bool) -> LinearLadder:
+    """A ladder whose q is the exact posterior, or one that is shifted, wider and tilted on purpose."""
+    rng = np.random.default_rng(11)
+    weights, x = rng.normal(size=(EVENT, LATENT)), rng.normal(size=(BATCH, EVENT))
+    label = np.array([2, 0, 1])
+    slope, scale = -0.9, np.array([0.7, 1.2])
+    prior_mean = rng.normal(size=(3, LATENT))[label]
+    corner = slope * scale[0] ** 2
+    prior = np.array([[scale[0] ** 2, corner], [corner, scale[1] ** 2 + slope * corner]])
+    precision = np.linalg.inv(prior) + weights.T @ weights / NOISE**2
+    covariance = np.linalg.inv(precision)
+    mean = (prior_mean @ np.linalg.inv(prior) + x @ weights / NOISE**2) @ covariance
+    if not exact:
+        mean, covariance = mean + np.array([0.2, -0.1]), covariance * 1.5 + [[0.0, 0.02], [0.02, 0.1]]
+
+    def decode(params, z, c):
+        centre = z @ jnp.asarray(weights.T, jnp.float32)
+        return cvae.Normal(centre, jnp.full(centre.shape, np.log(NOISE)))
+
+    model = cvae.CVAE(
+        lambda key: {},
+        lambda params, x, c: _rungs(mean, covariance),
+        lambda params, c: _rungs(prior_mean, prior),
+        decode,
+    )
+    c = {"label": jnp.asarray(label)}
+    return LinearLadder(model, jnp.asarray(x, jnp.float32), c, prior_mean, prior, mean, covariance, weights)

@@ -308,6 +308,36 @@ def test_an_image_enters_as_its_seen_values_and_its_mask():
     np.testing.assert_array_equal(values, PICTURE)
 
 
+def test_an_image_behind_a_mask_that_is_always_the_same_enters_as_what_is_seen(key):
+    image = cvae.Image(EVENT, "quadrants_1")
+    c = image.complete(key, PICTURE, {})
+    seen = cvae.masks.fixed("quadrants_1", EVENT)
+    assert image.width == seen.sum()
+    np.testing.assert_array_equal(image.encode(c), PICTURE[:, seen])
+    image.check(c, 3)
+    other = {**c, "observed": ~np.asarray(c["observed"])}
+    with pytest.raises(ValueError, match=r"c\['observed'\] must be the mask quadrants_1, got another at row 0"):
+        image.check(other, 3)
+
+
+def test_a_block_is_omitted_from_what_is_seen_of_so_many_examples(key):
+    event, n = (10, 10, 1), 2000
+    mixed = cvae.Mixed(digit=cvae.Label(5), part=cvae.Image(event, "quadrants_3"))
+    c = mixed.complete(key, np.ones((n, *event), np.float32), {"digit": np.arange(n) % 5})
+    noisy = jax.jit(mixed.omit, static_argnums=2)(key, c, 0.3)
+    for name in ("digit", "observed"):  # what is predicted stays
+        np.testing.assert_array_equal(noisy[name], c[name])
+    lost = np.asarray(c["part"] != noisy["part"]).reshape(n, -1).sum(axis=1)
+    seen = np.asarray(c["observed"][0]).sum()
+    # A block may lie where nothing is seen, of at most the hidden 25 of 100 places; it has 4 to 16.
+    share = (lost > 0).mean()
+    assert 0.3 * 0.7 - 5 * np.sqrt(0.21 / n) < share < 0.3 + 5 * np.sqrt(0.21 / n)
+    assert lost.max() == 16 < seen
+    assert not np.asarray(noisy["part"])[np.asarray(c["part"] != noisy["part"])].any()
+    label = cvae.Label(5)
+    assert label.omit(key, {"label": np.arange(3)}, 1.0)["label"].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("value", [7.0, np.nan, np.inf])
 def test_hidden_places_of_an_image_are_never_read(value, key):
     """Not by the door, not by a network, not by the likelihood."""

@@ -99,7 +99,20 @@ def test_architectures_are_hashable_and_models_are_shared():
 
 
 BAD_ARCHITECTURES = {
-    "latents": ({"latent_size": 0}, "latent_size must be a whole number of at least 1, got 0"),
+    "latents": ({"latent_size": 0}, "latent_size must be at least 1 without a condition, got 0"),
+    "a prior of no latents": (
+        {"latent_size": 0, "condition": cvae.Label(10), "prior": "learned"},
+        "prior must be standard and latent_layers 1 without latents, got 'learned'",
+    ),
+    "layers": ({"latent_layers": 0}, "latent_layers must be a whole number of at least 1, got 0"),
+    "layers of unequal size": (
+        {"latent_size": 7, "latent_layers": 3},
+        "latent_size must be a multiple of latent_layers, 3, got 7",
+    ),
+    "a guess for nobody": (
+        {"condition": cvae.Label(10), "guess": True},
+        "guess must be False where no prior is learned, got True",
+    ),
     "negative latents": ({"latent_size": -2}, "latent_size .* got -2"),
     "half a latent": ({"latent_size": 2.5}, r"latent_size .* got 2\.5"),
     "a lone width": ({"hidden": 512}, "hidden must be a list of numbers, got 512"),
@@ -133,6 +146,12 @@ def test_bad_architectures_are_refused(fields, message):
 
 
 BAD_TRAINING = {
+    "alpha": ({"alpha": 1.1}, "alpha must be a number from 0 to 1, got 1.1"),
+    "alpha of iwae": ({"alpha": 0.5, "objective": "iwae"}, "alpha must be 1 with the iwae objective, got 0.5"),
+    "shift": ({"shift": 0.5}, "shift must be a whole number of at least 0, got 0.5"),
+    "moved": ({"moved": -0.1}, "moved must be a number from 0 to 1, got -0.1"),
+    "omission": ({"omission": True}, "omission must be a number from 0 to 1, got True"),
+    "frozen": ({"frozen": "guess"}, "frozen must be a list of numbers, got 'guess'"),
     "epochs": ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
     "batch": ({"batch_size": -50}, "batch_size must be a whole number of at least 1, got -50"),
     "rate": ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0, got 0.0"),
@@ -210,7 +229,7 @@ BAD_JSON = {
     "type": (["seed"], "3", "config.seed must be of type int, got '3'"),
     "bool for int": (["seed"], True, "config.seed must be of type int, got True"),
     "unknown field": (["colour"], 1, r"config must have the fields \['experiment', .*'colour'"),
-    "nested value": (["models", "vae", "latent_size"], 0, "config.models.vae: latent_size must be a whole number"),
+    "nested value": (["models", "vae", "latent_size"], -1, "config.models.vae: latent_size must be a whole number"),
     "nested type": (["models", "vae", "hidden"], 5, "config.models.vae.hidden must be a list, got 5"),
     "element": (["models", "cvae", "hidden"], ["a"], r"config.models.cvae.hidden\[0\] must be of type int, got 'a'"),
     "kind": (["models", "cvae", "condition"], {"kind": "os.system"}, "condition.kind must be one of .*'Label'"),
@@ -219,6 +238,20 @@ BAD_JSON = {
     "mapping": (["models"], [], "config.models must be an object"),
     "number": (["training", "beta"], None, "config.training.beta must be a number, got None"),
 }
+
+
+def test_a_setting_that_is_not_there_has_its_default():
+    """So that a run folder from before the setting existed can be read."""
+    data = json.loads(json.dumps(to_json(CONFIG)))
+    for path in (("training", "alpha"), ("training", "shift"), ("models", "cvae", "latent_layers")):
+        place = data
+        for step in path[:-1]:
+            place = place[step]
+        del place[path[-1]]
+    assert from_json(Config, data) == CONFIG
+    del data["dataset"]
+    with pytest.raises(ValueError, match="config must have the fields"):
+        from_json(Config, data)
 
 
 @pytest.mark.parametrize(("path", "value", "message"), BAD_JSON.values(), ids=BAD_JSON.keys())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from cvae.distributions import _SERIES, Bernoulli, ContinuousBernoulli, Normal, Partial, kl_divergence, kl_terms
+from cvae.distributions import _SERIES, Bernoulli, ContinuousBernoulli, Ladder, Normal, Partial, kl_divergence, kl_terms
 
 RNG = np.random.default_rng(0)
 MEAN, LOG_STD, X = RNG.normal(size=(3, 3, 5)).astype(np.float32)
@@ -251,3 +251,50 @@ def test_no_gradient_reaches_what_is_given():
     gradient = np.asarray(jax.jit(jax.grad(score))(jnp.float32(LOGITS)))
     assert np.all(gradient[~HIDDEN] == 0)
     np.testing.assert_allclose(gradient[HIDDEN], (GREY - special.expit(LOGITS))[HIDDEN], atol=1e-6)
+
+
+def rung(state, number, above):
+    """Three layers of two latents each, every mean a sum over the layers above."""
+    base, slope = state
+    centre = base[:, 2 * number : 2 * number + 2] + slope * above.sum(axis=1, keepdims=True)
+    return Normal(centre, jnp.full(centre.shape, -0.5 + 0.2 * number))
+
+
+@pytest.fixture
+def ladder():
+    """A ladder of three layers for a batch of five."""
+    base = jnp.asarray(np.random.default_rng(4).normal(size=(5, 6)), jnp.float32)
+    return Ladder((base, jnp.float32(0.7)), rung, 3)
+
+
+def test_a_ladder_says_of_a_draw_what_it_says_given_it(ladder, key):
+    z, conditionals = jax.jit(lambda ladder: ladder.draw(key))(ladder)
+    assert z.shape == (5, 6)
+    np.testing.assert_array_equal(z, jax.jit(lambda ladder: ladder.sample(key))(ladder))
+    for a, b in zip(conditionals, ladder.given(z), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(ladder.log_prob(z), conditionals.log_prob(z), rtol=1e-6)
+
+
+def test_a_ladders_density_is_that_of_its_joint_gaussian(ladder, key):
+    """Z = base + N Z + std noise, with N below the diagonal of blocks: mean (1 - N)^-1 base, covariance alike."""
+    z = ladder.sample(key)
+    layer = np.repeat(np.arange(3), 2)
+    forward = np.linalg.inv(np.eye(6) - 0.7 * (layer[:, None] > layer))
+    covariance = forward @ np.diag(np.exp(2 * (-0.5 + 0.2 * layer))) @ forward.T
+    means = np.asarray(ladder.state[0], np.float64) @ forward.T
+    expected = [
+        stats.multivariate_normal(m, covariance).logpdf(row) for m, row in zip(means, np.asarray(z), strict=True)
+    ]
+    np.testing.assert_allclose(ladder.log_prob(z), expected, rtol=1e-4)
+    # And a draw at temperature 0 is the mean.
+    np.testing.assert_allclose(ladder.sample(key, 0.0), means, rtol=1e-5, atol=1e-5)
+
+
+def test_a_normal_is_a_ladder_of_one_layer(key):
+    normal = Normal(jnp.ones((3, 2)), jnp.zeros((3, 2)))
+    z, conditional = normal.draw(key)
+    np.testing.assert_array_equal(z, normal.sample(key))
+    assert conditional is normal
+    assert normal.given(z) is normal
+    np.testing.assert_allclose(normal.sample(key, 0.5) - 1, 0.5 * (z - 1), rtol=1e-6)

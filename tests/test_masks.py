@@ -49,6 +49,20 @@ def test_a_fixed_mask_is_its_picture(name, key):
         np.testing.assert_array_equal(mask, np.broadcast_to(expected, mask.shape))
 
 
+@pytest.mark.parametrize("name", [*DRAWN, *RANDOM, "given"])
+def test_what_is_the_same_for_every_picture_is_known_beforehand(name, key):
+    for shape in ((4, 8, 2), (3, 5, 1), (3, 5)):
+        fixed = masks.fixed(name, shape)
+        assert (fixed is not None) == (name in DRAWN)
+        if fixed is not None:
+            np.testing.assert_array_equal(masks.draw(name, key, 2, shape), np.broadcast_to(fixed, (2, *shape)))
+
+
+@pytest.mark.parametrize(("quadrants", "missing"), [(1, 588), (2, 392), (3, 196)])
+def test_quadrants_leave_three_two_and_one_quarter_of_mnist(quadrants, missing, key):
+    assert (~np.asarray(masks.draw(f"quadrants_{quadrants}", key, 2, (28, 28, 1)))).sum() == 2 * missing
+
+
 # Compiled whole: as single operations, the random ones take seconds.
 draw = jax.jit(masks.draw, static_argnums=(0, 2, 3))
 
@@ -81,6 +95,15 @@ def test_a_random_box_has_sides_from_a_quarter_to_three_quarters():
         assert set(inside.sum(axis=1)) == set(range(length // 4, 3 * length // 4 + 1))
         assert first.min() == 0
         assert last.max() == length - 1
+
+
+def test_a_block_has_sides_from_a_fifth_to_two_fifths():
+    blocks = np.asarray(jax.jit(masks.block, static_argnums=(1, 2))(jax.random.key(3), 600, (10, 20, 1)))[..., 0]
+    heights, widths = blocks.any(axis=2).sum(axis=1), blocks.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(heights * widths, blocks.sum(axis=(1, 2)))  # nothing but a box
+    assert set(heights) == {2, 3, 4}
+    assert set(widths) == set(range(4, 9))
+    assert blocks.any(axis=0).all()  # anywhere
 
 
 def test_random_pixels_are_seen_with_a_probability_of_their_picture():

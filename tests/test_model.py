@@ -378,3 +378,48 @@ def test_a_model_knows_its_preparation(labelled):
     assert default_preparation(labelled.model) is preparation(label, "grey")
     assert default_preparation(labelled.model, "dynamic") is preparation(label, "dynamic")
     assert default_preparation(labelled.model._replace(architecture=None)) is preparation(cvae.Nothing(), "grey")
+
+
+def test_without_latents_a_model_is_a_deterministic_network(key):
+    model, params, x, c = build(CONDITIONS["image"], latent_size=0)
+    assert set(params) == {"decoder"}
+    assert model.encode(params, x, c).mean.shape == (BATCH, 0)
+    likelihood = model.decode(params, jnp.zeros((BATCH, 0)), c)
+    terms = cvae.elbo(model, params, key, x, c)
+    np.testing.assert_array_equal(terms.value, likelihood.log_prob(x))
+    weights_ = cvae.log_weights(model, params, key, x, c, num_samples=3).value
+    np.testing.assert_allclose(weights_, np.tile(terms.value, (3, 1)), rtol=1e-6)
+
+
+def test_the_guess_reaches_the_prior_alone(key):
+    """It is the mean of a deterministic network, with what is seen as it is; posterior and decoder do not hear it."""
+    model, params, x, c = build(CONDITIONS["image"], prior="learned", guess=True)
+    plain = build(CONDITIONS["image"], latent_size=0)
+    assert jax.tree.map(jnp.shape, params["guess"]) == jax.tree.map(jnp.shape, plain.params["decoder"])
+    other = {**params, "guess": plain.params["decoder"]}
+    changed = model.prior(other, c).mean
+    assert np.any(model.prior(params, c).mean != changed)
+    jax.tree.map(np.testing.assert_array_equal, model.encode(params, x, c), model.encode(other, x, c))
+    # What the prior is given, from the deterministic model itself.
+    guess = plain.model.decode(plain.params, jnp.zeros((BATCH, 0)), c).mean
+    np.testing.assert_array_equal(np.where(c["observed"], guess, 0), np.where(c["observed"], c["image"], 0))
+    network = cvae.networks.prior(model.architecture)
+    features = model.architecture.condition.encode(c)
+    expected = network.apply(other["prior"], guess.reshape(BATCH, -1), features)
+    np.testing.assert_allclose(changed, expected.mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("guess", [False, True])
+def test_layers_of_latents_are_behind_the_same_four_functions(guess, key):
+    model, params, x, c = build(CONDITIONS["mixed"], latent_layers=2, prior="learned", guess=guess)
+    q, p = jax.jit(model.encode)(params, x, c), jax.jit(model.prior)(params, c)
+    z = q.sample(key)
+    assert z.shape == (BATCH, LATENT)
+    assert model.decode(params, z, c).mean.shape == x.shape
+    np.testing.assert_allclose(q.prior.given(z).mean, p.given(z).mean, rtol=1e-5, atol=1e-6)
+    every = jax.vmap(lambda x, c: model.encode(params, x[None], jax.tree.map(lambda v: v[None], c)).sample(key))(x, c)
+    assert every.shape == (BATCH, 1, LATENT)
+    gradient = jax.grad(lambda params: cvae.elbo(model, params, key, x, c).value.mean())(params)
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
+    with pytest.raises(ValueError, match="latent_layers must be 1 for a mask over the latents, got 2"):
+        cvae.model.masked(model)

@@ -148,11 +148,12 @@ def test_the_forward_pass_is_the_formula(body, how):
     setting = architecture(body, how)
     for network, inputs, entering in (
         (networks.encoder(setting), (x, features), how),
-        (networks.prior(setting), (features,), "not at all"),
+        (networks.prior(setting), (features[:, :0], features), "not at all"),
     ):
         params = weights(network)
         exact = double(params)
-        hidden = reference(exact["mlp"], inputs[0], features, body, entering)
+        seen = inputs[0] if inputs[0].size else features
+        hidden = reference(exact["mlp"], seen, features, body, entering)
         head = hidden @ exact["head"]["kernel"] + exact["head"]["bias"]
         mean, log_std = network.apply(params, *inputs)
         np.testing.assert_allclose(mean, head[:, :2], **close)
@@ -185,3 +186,55 @@ def test_pruning_touches_the_heads_and_the_decoders_first_layer_alone(body):
         assert np.all(np.asarray(new)[np.asarray(old != new)] == 0)
     kept = networks.prune(params, np.ones(2, np.float32))
     jax.tree.map(np.testing.assert_array_equal, kept, params)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_layers_of_latents_are_the_formula(body):
+    """A layer below is h + V z, a narrow residual block, and its head; the posterior departs from the prior."""
+    setting = cvae.Architecture((5,), cvae.Label(3), 6, (10, 10), body, prior="learned", latent_layers=3)
+    features = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    rng = np.random.default_rng(0)
+    x, z = rng.random((4, 5), np.float32), rng.normal(size=(4, 6)).astype(np.float32)
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    network, prior = networks.encoder(setting), networks.prior(setting)
+    params, prior_params = weights(network), weights(prior)
+    p = prior.apply(prior_params, features[:, :0], features)
+
+    def conditionals(params, hidden):
+        means, log_stds = [], []
+        for number in range(3):
+            if number == 0:
+                outputs = hidden @ params["head"]["kernel"] + params["head"]["bias"]
+            else:
+                below = params["below"][f"layer_{number}"]
+                h = hidden + z[:, : 2 * number] @ below["above"]["kernel"] + below["above"]["bias"]
+                normed = (h - h.mean(axis=1, keepdims=True)) / np.sqrt(h.var(axis=1, keepdims=True) + 1e-6)
+                normed = normed * below["norm"]["scale"] + below["norm"]["bias"]
+                inner = jax.nn.gelu(normed @ below["enter"]["kernel"] + below["enter"]["bias"])
+                assert inner.shape == (4, 2)
+                h = h + inner @ below["leave"]["kernel"] + below["leave"]["bias"]
+                outputs = h @ below["head"]["kernel"] + below["head"]["bias"]
+            means.append(outputs[:, :2])
+            log_stds.append(7 * np.tanh(outputs[:, 2:] / 7))
+        return np.concatenate(means, axis=1), np.concatenate(log_stds, axis=1)
+
+    at_p = p.given(z)
+    expected = conditionals(prior_params, reference(prior_params["mlp"], features, features, body, "not at all"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), tuple(at_p), expected)
+    departure = conditionals(params, reference(params["mlp"], x, features, body, "concat"))
+    at_q = network.apply(params, x, features, p).given(z)
+    np.testing.assert_allclose(at_q.mean, at_p.mean + departure[0], **close)
+    np.testing.assert_allclose(at_q.log_std, at_p.log_std + departure[1], **close)
+    alone = network.apply(params, x, features).given(z)  # of a standard prior nothing is departed from
+    np.testing.assert_allclose(alone.mean, departure[0], **close)
+
+
+def test_heads_of_several_layers_start_small():
+    """The posterior then starts near the prior, and draws do not multiply on their way down."""
+    setting = cvae.Architecture((5,), cvae.Label(3), 8, (32,), "residual", prior="learned", latent_layers=4)
+    model = cvae.make(setting)
+    params = jax.jit(model.init)(jax.random.key(0))
+    x, c = np.random.default_rng(0).random((64, 5), np.float32), {"label": np.arange(64) % 3}
+    kl = cvae.elbo(model, params, jax.random.key(1), x, c).kl
+    assert np.all(kl > 0)
+    assert np.all(kl < 1)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import cvae
-from tests.oracles import BATCH, CONDITIONS, EVENT, LATENT, linear_gaussian, quickly_compiled
+from tests.oracles import (
+    BATCH,
+    CONDITIONS,
+    EVENT,
+    LATENT,
+    NOISE,
+    linear_gaussian,
+    linear_ladder,
+    quickly_compiled,
+)
 
 SAMPLES, FEW, MANY = 4000, 5, 24
 every_condition = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS.keys())
@@ -249,3 +258,88 @@ def test_num_samples_must_be_a_whole_number(key, function, num_samples):
 def test_free_bits_must_be_a_number_of_at_least_nought(key, free_bits):
     with pytest.raises(ValueError, match="free_bits must be a finite number of at least 0, got"):
         cvae.elbo(STATED, POSTERIORS, key, X, {}, free_bits=free_bits)
+
+
+def ladder_draws(oracle, score, seed: int) -> np.ndarray:
+    """`score(model, params, key, x, c)` for many keys, in double precision."""
+    keys = jax.random.split(jax.random.key(seed), SAMPLES)
+    drawn = jax.jit(jax.vmap(lambda key: score(oracle.model, {}, key, oracle.x, oracle.c)))(keys)
+    return np.asarray(drawn, np.float64)
+
+
+def test_of_a_ladder_every_weight_of_the_exact_posterior_is_log_p():
+    oracle = linear_ladder(exact=True)
+    weights = cvae.log_weights(oracle.model, {}, jax.random.key(1), oracle.x, oracle.c, num_samples=50).value
+    np.testing.assert_allclose(weights, np.tile(oracle.exact_log_prob(), (50, 1)), atol=2e-4)
+
+
+@pytest.mark.parametrize("proposal", ["posterior", "prior"])
+def test_of_a_ladder_the_weights_mean_is_p(proposal):
+    oracle = linear_ladder(exact=False)
+    score = partial(cvae.log_weights, num_samples=1, proposal=proposal)
+    ratio = np.exp(ladder_draws(oracle, lambda *a: score(*a).value[0], 2) - oracle.exact_log_prob())
+    assert np.all(np.abs(ratio.mean(axis=0) - 1) < 5 * error(ratio))
+
+
+def test_of_a_ladder_the_kl_is_that_of_both_layers_together():
+    oracle = linear_ladder(exact=False)
+    kl = ladder_draws(oracle, lambda *a: cvae.elbo(*a).kl, 3)
+    assert np.all(kl.std(axis=0) > 1e-3)  # an estimate: the second layer's depends on the first's draw
+    assert np.all(np.abs(kl.mean(axis=0) - oracle.exact_kl()) < 5 * error(kl))
+
+
+def test_of_a_ladder_the_elbo_falls_short_of_log_p_by_the_kl_to_the_exact_posterior():
+    oracle, truth = linear_ladder(exact=False), linear_ladder(exact=True)
+    posterior = {"prior_mean": truth.posterior_mean, "prior_covariance": truth.posterior_covariance}
+    stated = {"posterior_mean": oracle.posterior_mean, "posterior_covariance": oracle.posterior_covariance}
+    q = truth._replace(**posterior, **stated)
+    values = ladder_draws(oracle, elbo_of(), 4)
+    assert np.all(q.exact_kl() > 0.1)
+    assert np.all(np.abs(values.mean(axis=0) - (oracle.exact_log_prob() - q.exact_kl())) < 5 * error(values))
+
+
+def gsnn_of(oracle) -> np.ndarray:
+    """E_{p(z | c)} log p(x | z, c), [B]: a Gaussian's at the mean, less what the spread of z costs."""
+    p, x, f, _ = oracle._double()
+    mean = (p["m0"] + f @ p["M"].T) @ p["W"].T + f @ p["V"].T
+    spread = np.trace(p["W"] @ np.diag(np.exp(2 * p["log_s0"])) @ p["W"].T)
+    constant = EVENT * np.log(NOISE * np.sqrt(2 * np.pi))
+    return -(((x - mean) ** 2).sum(axis=1) + spread) / (2 * NOISE**2) - constant
+
+
+@pytest.mark.parametrize("name", ["nothing", "label", "continuous"])
+def test_from_the_prior_the_elbo_is_the_expected_log_likelihood(name):
+    oracle = linear_gaussian(exact=False, condition=CONDITIONS[name])
+    values = draws(oracle, lambda *a: cvae.elbo(*a, proposal="prior").value, 5)
+    assert np.all(np.abs(values.mean(axis=0) - gsnn_of(oracle)) < 5 * error(values))
+    terms = cvae.elbo(oracle.model, oracle.params, jax.random.key(0), oracle.x, oracle.c, proposal="prior")
+    assert terms.kl.shape == terms.value.shape == (BATCH,)
+    assert not np.any(terms.kl)
+
+
+def test_the_hybrid_is_the_cvae_at_one_and_the_gsnn_at_nought():
+    oracle, key = linear_gaussian(exact=False), jax.random.key(6)
+    arguments = oracle.model, oracle.params, key, oracle.x, oracle.c
+    hybrid = cvae.objectives.hybrid
+    of_cvae, of_gsnn = cvae.elbo(*arguments, beta=0.5), cvae.elbo(*arguments, proposal="prior")
+    jax.tree.map(np.testing.assert_array_equal, hybrid(*arguments, alpha=1, beta=0.5), of_cvae)
+    jax.tree.map(np.testing.assert_array_equal, hybrid(*arguments, alpha=0, beta=0.5), of_gsnn)
+    mixed = draws(oracle, lambda *a: hybrid(*a, alpha=0.3).value, 7)
+    expected = 0.3 * (oracle.exact_log_prob() - gap(oracle)) + 0.7 * gsnn_of(oracle)
+    assert np.all(np.abs(mixed.mean(axis=0) - expected) < 5 * error(mixed))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"alpha": 1.5}, "alpha must be a number from 0 to 1, got 1.5"), ({"alpha": "all"}, "alpha must be a number")],
+)
+def test_a_bad_mixture_is_refused(change, message):
+    oracle = linear_gaussian(exact=False)
+    with pytest.raises(ValueError, match=message):
+        cvae.objectives.hybrid(oracle.model, oracle.params, jax.random.key(0), oracle.x, oracle.c, **change)
+
+
+def test_an_unknown_proposal_is_refused():
+    oracle = linear_gaussian(exact=False)
+    with pytest.raises(ValueError, match="proposal must be one of posterior, prior, got 'encoder'"):
+        cvae.log_weights(oracle.model, oracle.params, jax.random.key(0), oracle.x, oracle.c, proposal="encoder")

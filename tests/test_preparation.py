@@ -75,6 +75,49 @@ def test_the_image_is_cut_from_the_pixels_as_drawn(key):
     assert np.any(other["observed"] != c["observed"])
 
 
+def test_pictures_are_moved_by_whole_pixels():
+    x = np.random.default_rng(0).random((4, 5, 6, 2)).astype(np.float32)
+    by = np.array([[0, 0], [1, 0], [-2, 1], [0, -1]])
+    moved = np.asarray(cvae.preparation.move(jnp.asarray(x), jnp.asarray(by)))
+    np.testing.assert_array_equal(moved[0], x[0])
+    np.testing.assert_array_equal(moved[1], np.concatenate([np.zeros((1, 6, 2)), x[1, :-1]]))
+    np.testing.assert_array_equal(moved[2, :3, 1:], x[2, 2:, :-1])
+    assert not moved[2, 3:].any()
+    assert not moved[2, :, 0].any()
+    np.testing.assert_array_equal(moved[3, :, :-1], x[3, :, 1:])
+    with pytest.raises(ValueError, match=r"x must hold pictures \(H, W, C\) to be moved, got shape \(4, 60\)"):
+        cvae.preparation.move(jnp.ones((4, 60)), jnp.asarray(by))
+
+
+def test_a_share_of_the_pictures_is_moved_and_told_so(key):
+    n = 4000
+    x = np.zeros((n, 5, 5, 1), np.uint8)
+    x[:, 2, 2] = 255
+    condition = cvae.Mixed(part=cvae.Image((5, 5, 1), "top_half"), shift=cvae.Continuous(2))
+    stored = {"shift": np.zeros((n, 2), np.float32)}
+    moved, c = jax.jit(preparation(condition, shift=1, moved=0.6))(key, x, stored)
+    place = np.argwhere(np.asarray(moved)[..., 0])[:, 1:] - 2
+    np.testing.assert_array_equal(place, c["shift"])
+    np.testing.assert_array_equal(c["part"], np.where(c["observed"], moved, 0))  # cut from the moved picture
+    # Of the moved, a ninth is moved by nothing; the other eight places are alike.
+    share = 0.6 / 9
+    for down, right in np.ndindex(3, 3):
+        found = (place == (down - 1, right - 1)).all(axis=1).mean()
+        expected = share + 0.4 * ((down, right) == (1, 1))
+        assert abs(found - expected) < 5 * np.sqrt(expected * (1 - expected) / n)
+    untold = jax.jit(preparation(shift=1, moved=0.6))(key, x, {})
+    np.testing.assert_array_equal(untold[0], moved)
+    assert untold[1] == {}
+
+
+def test_omission_leaves_the_targets_alone(key):
+    x = np.full((50, 10, 10, 1), 255, np.uint8)
+    prepare = jax.jit(preparation(cvae.Image((10, 10, 1), "quadrants_3"), omission=1.0))
+    targets, c = prepare(key, x, {})
+    np.testing.assert_array_equal(targets, np.ones(x.shape))
+    assert np.any(np.asarray(c["image"]) != np.asarray(c["observed"]))
+
+
 def test_a_preparation_runs_inside_jit(key):
     prepare = preparation(cvae.Mixed(digit=cvae.Label(5), part=cvae.Image(EVENT, "random_pixels")), "dynamic")
     c = {"digit": np.array([0, 4, 2])}

@@ -1,5 +1,6 @@
 """Fitting: reproducible to the bit, silent when asked, its steps are Optax's, it stops at the best, and it learns."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import cvae
 from cvae.preparation import prepare
 from cvae.training import Knobs, epoch, recipe, start
-from tests.conftest import CLASSES, EVENT
+from tests.conftest import CLASSES, EVENT, weights
 from tests.oracles import quickly_compiled
 
 
@@ -414,3 +415,66 @@ def test_targets_must_be_grey_levels_to_be_drawn():
     training = cvae.Training(epochs=1, batch_size=5, targets="static")
     with pytest.raises(ValueError, match=r"x must be floats in \[0, 1\], got values from 5 to 5"):
         cvae.fit(LEVEL, {"b": jnp.zeros(3)}, jax.random.key(0), TARGET, {}, training, progress=False)
+
+
+def pictures() -> tuple[np.ndarray, dict]:
+    """A data set of pictures to complete."""
+    return np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1)).astype(np.uint8), {}
+
+
+def completing(**fields) -> tuple[cvae.CVAE, dict]:
+    """A model that completes them."""
+    condition = cvae.Image((4, 4, 1), "quadrants_1")
+    model = cvae.make(cvae.Architecture((4, 4, 1), condition, 4, (6,), prior="learned", **fields))
+    return model, weights(model)
+
+
+def unchanged(before: dict, after: dict) -> dict:
+    """Which parts of the parameters are as they were."""
+    return {
+        name: all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (part, after[name])), strict=True))
+        for name, part in before.items()
+    }
+
+
+def test_what_is_frozen_stays_whatever_decays():
+    model, params = completing(guess=True)
+    training = cvae.Training(epochs=1, batch_size=10, weight_decay=0.5, frozen=("guess",))
+    fitted = cvae.fit(model, params, jax.random.key(0), *pictures(), training, progress=False)
+    assert unchanged(params, fitted.params) == {"decoder": False, "encoder": False, "guess": True, "prior": False}
+    joint = cvae.fit(model, params, jax.random.key(0), *pictures(), replace(training, frozen=()), progress=False)
+    assert not any(unchanged(params, joint.params).values())
+    with pytest.raises(ValueError, match=r"frozen must name parts of the parameters, .*, got \['body'\]"):
+        cvae.fit(model, params, jax.random.key(0), *pictures(), replace(training, frozen=("body",)), progress=False)
+
+
+def test_a_gsnn_has_no_use_for_the_encoder_and_is_validated_under_the_prior():
+    model, params = completing()
+    training = cvae.Training(epochs=2, batch_size=10, alpha=0.0)
+    fitted = cvae.fit(model, params, jax.random.key(0), *pictures(), training, validation=pictures(), progress=False)
+    assert unchanged(params, fitted.params) == {"decoder": False, "encoder": True, "prior": False}
+    for epoch_ in fitted.history:
+        assert epoch_.train.kl == epoch_.validation.kl == 0
+        assert epoch_.validation.loss == -epoch_.validation.log_likelihood
+
+
+def test_noise_of_training_is_not_scored():
+    """Pictures are moved and blocks omitted for training; the validation set is scored as it is."""
+    model, params = completing()
+    training = cvae.Training(epochs=1, batch_size=10, learning_rate=1e-12)
+    x, c = pictures()
+    losses = [
+        cvae.fit(model, params, jax.random.key(0), x, c, setting, validation=(x, c), progress=False).history[0]
+        for setting in (training, replace(training, shift=2), replace(training, omission=1.0))
+    ]
+    plain, moved, omitted = losses
+    assert plain.validation.loss == pytest.approx(moved.validation.loss, rel=1e-5)
+    assert plain.validation.loss == pytest.approx(omitted.validation.loss, rel=1e-5)
+    assert len({round(loss.train.loss, 3) for loss in losses}) == 3
+
+
+def test_rows_cannot_be_moved(labelled):
+    model = cvae.make(cvae.Architecture((5,), cvae.Nothing(), 2, (6,)))
+    rows = np.zeros((20, 5), np.uint8)
+    with pytest.raises(ValueError, match=r"shift must be 0 where x is no picture \(H, W, C\), got 1"):
+        cvae.fit(model, weights(model), jax.random.key(0), rows, {}, cvae.Training(batch_size=5, shift=1))
