@@ -149,6 +149,7 @@ def plan(settings: Settings) -> Plan:
     asked, fitting = settings.model, settings.fitting
     cvae.checks.seed("--seed", fitting.seed)
     cvae.checks.whole_number("--num-samples", settings.output.num_samples)
+    study.check_latents(asked.latents)
     taken = own.take(settings.input, fitting.seed, asked.likelihood, asked.scale)
     event, count = taken.x.shape[1:], len(taken.split.train)
     size = math.prod(event)

@@ -111,6 +111,7 @@ def plan(settings: Settings) -> tuple[Splits, Config, Path]:
     """Turn the options into measured pictures, a config and a run folder, refusing what cannot work; writes nothing."""
     smoke, digit = settings.output.smoke, settings.output.digit
     cvae.checks.whole_number("--num-samples", settings.output.num_samples)
+    study.check_latents(settings.models.latents)
     dataset = study.read(settings.data, smoke)
     classes = dataset.num_classes
     cvae.checks.require(0 <= digit < classes, "--digit", f"be a class in [0, {classes})", digit)

@@ -112,6 +112,7 @@ def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
     """Turn the options into a data set, a config and a run folder, refusing what cannot work; writes nothing."""
     smoke, fitting, models = settings.output.smoke, settings.fitting, settings.models
     cvae.checks.whole_number("--num-samples", settings.output.num_samples)
+    study.check_latents(models.latents)
     cvae.checks.one_of("--mask", models.mask, tuple(cvae.masks.MASKS))  # not "given", which no data set here has
     dataset = study.read(settings.data, smoke)
     preset = SMOKE if smoke else PRESETS.get(dataset.name, DEFAULT)

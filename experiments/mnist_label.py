@@ -84,6 +84,7 @@ SMOKE = Preset(epochs=3, hidden=(64,))
 def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
     """Turn the options into a data set, a config and a run folder, refusing what cannot work; writes nothing."""
     smoke = settings.output.smoke
+    study.check_latents(settings.models.latents)
     dataset = study.read(settings.data, smoke)
     digit, classes = settings.output.digit, dataset.num_classes
     cvae.checks.require(0 <= digit < classes, "--digit", f"be a class in [0, {classes})", digit)

@@ -108,6 +108,7 @@ SMOKE = Preset(latents=4, hidden=(32,), epochs=2)
 def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
     """Turn the options into a data set, a config and a run folder, refusing what cannot work; writes nothing."""
     smoke, fitting = settings.output.smoke, settings.fitting
+    study.check_latents(settings.models.latents)
     for name in ("num_samples", "class_samples"):
         cvae.checks.whole_number(f"--{name.replace('_', '-')}", getattr(settings.measuring, name))
     cvae.checks.whole_number("--generated", settings.measuring.generated, least=2)

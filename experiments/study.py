@@ -37,6 +37,12 @@ class Data:
     """folder of prepared data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if left out"""
 
 
+def check_latents(latents: int | None) -> None:
+    """Refuse `--latents` below 1, which makes no CVAE; None is the preset's."""
+    if latents is not None:
+        cvae.checks.whole_number("--latents", latents)
+
+
 def read(data: Data, smoke: bool) -> Dataset:
     """The data set that was asked for; a smoke run takes the smallest.
 

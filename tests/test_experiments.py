@@ -130,7 +130,7 @@ def test_mnist_never_falls_back(tmp_path):
 
 
 BAD_OPTIONS = {
-    "--latents 0": "latent_size must be a whole number of at least 1, got 0",
+    "--latents 0": "--latents must be a whole number of at least 1, got 0",
     "--hidden 512 -1": "hidden[1] must be a whole number of at least 1, got -1",
     "--epochs 0": "epochs must be a whole number of at least 1, got 0",
     "--batch-size 0": "batch_size must be a whole number of at least 1, got 0",

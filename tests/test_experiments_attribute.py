@@ -131,7 +131,7 @@ def test_obedience_counts_what_cannot_be_measured_and_correlates_the_rest():
 
 
 BAD_OPTIONS = {
-    "--latents 0": "latent_size must be a whole number of at least 1, got 0",
+    "--latents 0": "--latents must be a whole number of at least 1, got 0",
     "--hidden 64 0": "hidden[1] must be a whole number of at least 1, got 0",
     "--epochs 0": "epochs must be a whole number of at least 1, got 0",
     "--batch-size 2000": "x must hold at least one batch, 2000 examples, got 1297 examples",

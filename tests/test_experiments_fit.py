@@ -341,7 +341,7 @@ REFUSED = {
     "--x x --prior learned": "prior must be standard without a condition, got learned",
     "--x x --batch-size 33": "x must hold at least one batch, 33 examples, got 32 examples",
     "--x x --batch-size 0": "batch_size must be a whole number of at least 1, got 0",
-    "--x x --latents 0": "latent_size must be a whole number of at least 1, got 0",
+    "--x x --latents 0": "--latents must be a whole number of at least 1, got 0",
     "--x x --epochs 0": "epochs must be a whole number of at least 1, got 0",
     "--x x --patience 0": "patience must be a whole number of at least 1, got 0",
     "--x x --num-samples 0": "--num-samples must be a whole number of at least 1, got 0",

@@ -39,12 +39,12 @@ def labelled(tmp_path_factory):
     return mnist_inpaint.main(settings(out, mask="random_box", label=True, prior="standard"))
 
 
-def reloaded(folder: Path) -> tuple[study.Trained, study.Examples]:
-    """The saved model, made for given masks, and the test pictures with masks drawn from another key than the run's."""
+def reloaded(folder: Path) -> tuple[study.Trained, study.Examples, np.ndarray]:
+    """The saved model, the test pictures, with masks from another key than the run's, and which pixels are hidden."""
     _, params, config = cvae.load(folder)
-    model, test = mnist_inpaint.masked_once(config, jax.random.key(5), cvae.data.load("digits").test)
+    model, test, hidden = mnist_inpaint.masked_once(config, jax.random.key(5), cvae.data.load("digits").test)
     # As the run had them, on no device in particular: nothing is compiled anew.
-    return study.Trained(model, jax.tree.map(np.asarray, params), []), test
+    return study.Trained(model, jax.tree.map(np.asarray, params), []), test, hidden
 
 
 @pytest.mark.parametrize("run", ["finished", "labelled"])
@@ -68,8 +68,8 @@ def test_summary_is_what_the_saved_model_scores(run, request):
     folder = request.getfixturevalue(run)
     row = json.loads((folder / "summary.json").read_text())["test"]["cvae"]
     # Other draws of z, and of random masks, than the run's, so equal within the noise of both.
-    trained, test = reloaded(folder)
-    again = study.plain(mnist_inpaint.measure(trained, jax.random.key(99), test, 5))
+    trained, test, hidden = reloaded(folder)
+    again = study.plain(mnist_inpaint.measure(trained, jax.random.key(99), test, hidden, 5))
     for there, here in ((row, again), (row["per_hidden_pixel"], again["per_hidden_pixel"])):
         for term in TERMS:
             noise = math.hypot(there[term]["standard_error"], here[term]["standard_error"])
@@ -101,23 +101,23 @@ def test_the_standard_error_of_a_ratio_has_the_coverage_it_claims():
 
 @pytest.mark.parametrize("run", ["finished", "labelled"])
 def test_what_is_seen_is_returned_unchanged(run, request):
-    trained, (x, c) = reloaded(request.getfixturevalue(run))
+    trained, (x, c), hidden = reloaded(request.getfixturevalue(run))
     rows = slice(7)
     some = x[rows], {name: value[rows] for name, value in c.items()}
     drawn = mnist_inpaint.complete(trained, jax.random.key(3), some, 6)
     assert drawn.shape == (7, 6, 8, 8, 1)
-    seen = np.broadcast_to(some[1]["observed"][:, None], drawn.shape)
+    seen = np.broadcast_to(~hidden[rows][:, None], drawn.shape)
     np.testing.assert_array_equal(drawn[seen], np.broadcast_to(some[0][:, None] / np.float32(255), drawn.shape)[seen])
     assert set(np.unique(some[0])) == {0, 255}  # drawn black or white once
     assert np.all((drawn[~seen] > 0) & (drawn[~seen] < 1))
-    assert np.all(drawn.std(axis=1)[~some[1]["observed"]] > 0)
+    assert np.all(drawn.std(axis=1)[hidden[rows]] > 0)
 
 
 def test_hidden_pixels_do_not_reach_the_completions(finished):
-    trained, (x, c) = reloaded(finished)
-    x, c = x[:7], {"observed": c["observed"][:7]}
+    trained, (x, c), hidden = reloaded(finished)
+    x, hidden = x[:7], hidden[:7]
     first = mnist_inpaint.complete(trained, jax.random.key(3), (x, c), 6)
-    other = np.where(c["observed"], x, 255 - x)
+    other = np.where(hidden, 255 - x, x)
     np.testing.assert_array_equal(mnist_inpaint.complete(trained, jax.random.key(3), (other, c), 6), first)
 
 
@@ -139,7 +139,7 @@ def test_another_config_in_the_same_folder_is_refused(finished):
 BAD_OPTIONS = {
     "--mask diagonal": f"--mask must be one of {', '.join(cvae.masks.MASKS)}, got 'diagonal'",
     "--mask given": f"--mask must be one of {', '.join(cvae.masks.MASKS)}, got 'given'",
-    "--latents 0": "latent_size must be a whole number of at least 1, got 0",
+    "--latents 0": "--latents must be a whole number of at least 1, got 0",
     "--hidden 0": "hidden[0] must be a whole number of at least 1, got 0",
     "--average 1": "average must be below 1, got 1.0",
     "--batch-size 2000": "x must hold at least one batch, 2000 examples, got 1297 examples",
