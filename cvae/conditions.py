@@ -8,6 +8,7 @@ same few methods, so that no other room knows one condition from another:
     check(c, batch)          refuse what a model must not be given
     encode(c)                features [B, width], as the networks see them
     omit(key, c, p)          the same, with a block of what is seen left out of some examples: noise for training
+    split(features)          those that are pictures of x's shape, and the numbers: for convolutions
     reveals(c)               the part of x that is given already, as (seen, values), or None
 
 Nobody else calls `one_hot`. How features enter a network is `networks`' business.
@@ -63,6 +64,25 @@ class _Condition:
     def omit(self, key: Array, c: Conditions, probability: float) -> Conditions:
         """With this probability an example's, what the model is given less a block of a picture; others stay."""
         return c
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        raise NotImplementedError
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures of x's shape are among the features."""
+        return 0
+
+    @property
+    def numbers(self) -> int:
+        """How many features are no pixels of theirs."""
+        return self.width
+
+    def split(self, features: Array) -> tuple[list[Array], Array]:
+        """The pictures among the features, and the numbers.  Shapes: [B, width] -> [B, *event] each, [B, numbers]."""
+        return [], features
 
     def reveals(self, c: Conditions) -> tuple[Array, Array] | None:
         """The part of x that `c` gives away: bool [B, *event], True where it is seen, and the values there."""
@@ -265,6 +285,26 @@ class Image(_Condition):
         fixed = masks.fixed(self.mask, self.event_shape)
         return 2 * int(np.prod(self.event_shape)) if fixed is None else int(fixed.sum())
 
+    @property
+    def pictures(self) -> int:
+        """Two, the seen values and the mask."""
+        return 2
+
+    @property
+    def numbers(self) -> int:
+        """None."""
+        return 0
+
+    def split(self, features: Array) -> tuple[list[Array], Array]:
+        """The seen values, 0 elsewhere, and the mask.  Shapes: [B, width] -> [B, *event] each, [B, 0]."""
+        fixed = masks.fixed(self.mask, self.event_shape)
+        if fixed is None:
+            values, seen = jnp.split(features, 2, axis=1)
+        else:
+            seen = jnp.broadcast_to(fixed.reshape(1, -1), (len(features), fixed.size)).astype(features.dtype)
+            values = jnp.zeros_like(seen).at[:, np.flatnonzero(fixed)].set(features)
+        return [part.reshape(-1, *self.event_shape) for part in (values, seen)], features[:, :0]
+
     def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
         """Refuse pictures and masks of another shape, masks that are not boolean or hide nothing, no finite floats."""
         for key in names:
@@ -368,6 +408,23 @@ class Mixed(_Condition):
     def width(self) -> int:
         """Number of features of all parts."""
         return sum(part.width for part in self.parts)
+
+    @property
+    def pictures(self) -> int:
+        """Those of all parts."""
+        return sum(part.pictures for part in self.parts)
+
+    @property
+    def numbers(self) -> int:
+        """Those of all parts."""
+        return sum(part.numbers for part in self.parts)
+
+    def split(self, features: Array) -> tuple[list[Array], Array]:
+        """Those of the parts, in their order.  Shapes: [B, width] -> [B, *event] each, [B, numbers]."""
+        ends = np.cumsum([part.width for part in self.parts])
+        own = zip(self.parts, jnp.split(features, ends[:-1], axis=1), strict=True)
+        pictures, numbers = zip(*(part.split(columns) for part, columns in own), strict=True)
+        return [picture for several in pictures for picture in several], jnp.concatenate(numbers, axis=1)
 
     def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
         """Let every part refuse its own, and arrays of different lengths."""

@@ -29,10 +29,14 @@ class Architecture:
         condition: what the model is told about x; `Nothing()` makes a plain VAE.
         latent_size: number of latent dimensions Z, of all layers together; 0 makes the deterministic network p(x | c).
         hidden: widths of the encoder's layers; the decoder has the same, in reverse order.
-        body: "plain" ReLU layers, or "residual": a trunk as wide as a network's first layer, and for each of
-            `hidden` a pre-norm GELU block of that inner width.
+        body: "plain" ReLU layers; "residual": a trunk as wide as a network's first layer, and for each of `hidden` a
+            pre-norm GELU block of that inner width; or "convolutional", for pictures: `hidden` names the channels of
+            every resolution, each half as high and wide as the one before and one residual block of 3x3 convolutions
+            deep, and, last, the width of the dense layer.
         conditioning: how the condition enters: "concat" beside the input of the first layer, "concat_all" beside
-            that of every layer, or "film", which scales and shifts the outputs of every layer.
+            that of every layer, or "film", which scales and shifts the outputs of every layer. A convolutional body
+            has one such layer in a network, the dense one; what an image condition shows, and its mask, enter as
+            channels besides, whatever is said here.
         prior: "standard", N(0, I), or "learned", a network p(z | c).
         likelihood: the family of p(x | z, c).
         latent_layers: layers of latents, of equal size, each given those above it; see `distributions.Ladder`.
@@ -41,7 +45,8 @@ class Architecture:
 
     Raises:
         ValueError: a size is not a whole number of at least 1, or there is none; a choice is unknown; an image
-            condition has another shape than x; a prior is learned from nothing, or a guess told to no learned prior.
+            condition has another shape than x; a prior is learned from nothing, or a guess told to no learned prior; x
+            of a convolutional body is no picture, or one that cannot be halved so often.
     """
 
     event_shape: tuple[int, ...] = (28, 28, 1)
@@ -71,7 +76,7 @@ class Architecture:
         divides = self.latent_size % layers == 0
         checks.require(divides, "latent_size", f"be a multiple of latent_layers, {layers}", self.latent_size)
         checks.require(isinstance(self.condition, Condition), "condition", "be a condition", repr(self.condition))
-        checks.one_of("body", self.body, ("plain", "residual"))
+        checks.one_of("body", self.body, ("plain", "residual", "convolutional"))
         checks.one_of("conditioning", self.conditioning, ("concat", "concat_all", "film"))
         checks.one_of("prior", self.prior, ("standard", "learned"))
         checks.require(isinstance(self.likelihood, Likelihood), "likelihood", "be a likelihood", repr(self.likelihood))
@@ -88,6 +93,18 @@ class Architecture:
             rule = "be standard and latent_layers 1 without latents"
             checks.require(self.prior == "standard" and self.latent_layers == 1, "prior", rule, repr(self.prior))
         checks.require(not self.guess or self.prior == "learned", "guess", "be False where no prior is learned", True)
+        if self.body == "convolutional":
+            self._check_resolutions()
+
+    def _check_resolutions(self) -> None:
+        """Refuse what a convolutional body cannot halve."""
+        shape, resolutions = self.event_shape, len(self.hidden) - 1
+        checks.require(len(shape) == 3, "event_shape", "be a picture (H, W, C) for a convolutional body", shape)
+        rule = "name channels and, last, a dense width for a convolutional body"
+        checks.require(resolutions > 0, "hidden", rule, self.hidden)
+        halved = 2 ** (resolutions - 1)
+        rule = f"have a height and a width divisible by {halved} for the {resolutions} resolutions of `hidden`"
+        checks.require(shape[0] % halved == 0 and shape[1] % halved == 0, "event_shape", rule, shape)
 
 
 @dataclass(frozen=True)

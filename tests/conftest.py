@@ -32,13 +32,13 @@ CONDITIONS = {
         stroke=cvae.Continuous(2, mean=(1.0, 40.0), std=(0.1, 6.0)),
     ),
 }
-# Every condition with every prior it can have: a prior is learned from something.
+# Every condition with every prior it can have: a prior is learned from something. And one of them by convolutions.
 CASES = {
-    f"{name}-{prior}": (condition, prior)
+    f"{name}-{prior}": (condition, {"prior": prior})
     for name, condition in CONDITIONS.items()
     for prior in ("standard", "learned")
     if (name, prior) != ("nothing", "learned")
-}
+} | {"mixed-convolutional": (CONDITIONS["mixed"], {"prior": "learned", "body": "convolutional"})}
 
 
 class Example(NamedTuple):
@@ -74,7 +74,7 @@ def weights(model, seed: int = 5) -> dict:
             return jnp.ones(leaf.shape)
         noise = rng.normal(size=leaf.shape).astype(np.float32)
         if name == "kernel":
-            return jnp.asarray(noise * np.float32(np.sqrt(2 / leaf.shape[0])))
+            return jnp.asarray(noise * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1]))))
         return jnp.asarray((name == "scale") + np.float32(0.2) * noise)
 
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0)))
@@ -110,8 +110,8 @@ def example(request, labelled, plain) -> Example:
 @pytest.fixture(scope="session", params=CASES.values(), ids=CASES.keys())
 def every_example(request) -> Example:
     """A model of every condition, with a standard and with a learned prior."""
-    condition, prior = request.param
-    return build(condition, prior=prior)
+    condition, fields = request.param
+    return build(condition, **fields)
 
 
 @pytest.fixture

@@ -338,6 +338,25 @@ def test_a_block_is_omitted_from_what_is_seen_of_so_many_examples(key):
     assert label.omit(key, {"label": np.arange(3)}, 1.0)["label"].tolist() == [0, 1, 2]
 
 
+SPLIT = {**CONDITIONS, "fixed mask": cvae.Image(EVENT, "quadrants_1")}
+
+
+@pytest.mark.parametrize("condition", SPLIT.values(), ids=SPLIT.keys())
+def test_features_are_split_into_pictures_and_numbers(condition):
+    _, _, _, c = build(condition, hidden=(7,))
+    features = condition.encode(c)
+    pictures, numbers = condition.split(features)
+    assert (len(pictures), numbers.shape) == (condition.pictures, (len(features), condition.numbers))
+    parts = getattr(condition, "parts", (condition,))
+    images = [part for part in parts if isinstance(part, cvae.Image)]
+    expected = [np.where(c["observed"], c[image.name], 0) for image in images] + [c["observed"] for _ in images]
+    assert len(pictures) == len(expected)
+    for picture, values in zip(pictures, expected, strict=True):
+        np.testing.assert_array_equal(picture, values)
+    others = [part.encode(c) for part in parts if not isinstance(part, cvae.Image)]
+    np.testing.assert_array_equal(numbers, np.concatenate([features[:, :0], *others], axis=1))
+
+
 @pytest.mark.parametrize("value", [7.0, np.nan, np.inf])
 def test_hidden_places_of_an_image_are_never_read(value, key):
     """Not by the door, not by a network, not by the likelihood."""

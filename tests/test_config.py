@@ -91,6 +91,11 @@ def test_numbers_of_numpy_are_written_too():
     assert from_json(cvae.Sweep, json.loads(json.dumps(to_json(sweep)))) == sweep
 
 
+def test_pictures_that_can_be_halved_pass():
+    for shape, hidden in (((5, 3, 2), (4, 8)), ((6, 2, 1), (4, 4, 8)), ((28, 28, 1), (4, 4, 4, 8))):
+        assert cvae.Architecture(shape, hidden=hidden, body="convolutional").hidden == hidden
+
+
 def test_architectures_are_hashable_and_models_are_shared():
     one = cvae.Architecture([8, 8, 1], cvae.Label(10), 3, [16])
     two = cvae.Architecture((8, 8, 1), cvae.Label(10), 3, (16,))
@@ -122,7 +127,23 @@ BAD_ARCHITECTURES = {
     "no event": ({"event_shape": ()}, "event_shape must name at least one axis"),
     "condition": ({"condition": "label"}, "condition must be a condition, got 'label'"),
     "class": ({"condition": cvae.Label}, "condition must be a condition, got <class"),
-    "body": ({"body": "deep"}, "body must be one of plain, residual, got 'deep'"),
+    "body": ({"body": "deep"}, "body must be one of plain, residual, convolutional, got 'deep'"),
+    "convolutions of a row": (
+        {"event_shape": (28,), "hidden": (4, 8), "body": "convolutional"},
+        r"event_shape must be a picture \(H, W, C\) for a convolutional body, got \(28,\)",
+    ),
+    "convolutions without channels": (
+        {"hidden": (8,), "body": "convolutional"},
+        r"hidden must name channels and, last, a dense width for a convolutional body, got \(8,\)",
+    ),
+    "a height not halved": (
+        {"event_shape": (6, 8, 1), "hidden": (4, 4, 4, 8), "body": "convolutional"},
+        r"event_shape must have a height and a width divisible by 4 for the 3 resolutions of .* got \(6, 8, 1\)",
+    ),
+    "a width not halved": (
+        {"event_shape": (8, 5, 1), "hidden": (4, 4, 8), "body": "convolutional"},
+        r"event_shape must have a height and a width divisible by 2 for the 2 resolutions of .* got \(8, 5, 1\)",
+    ),
     "conditioning": ({"conditioning": "add"}, "conditioning must be one of concat, concat_all, film, got 'add'"),
     "prior": ({"prior": "flow"}, "prior must be one of standard, learned, got 'flow'"),
     "prior of nothing": ({"prior": "learned"}, "prior must be standard without a condition, got learned"),

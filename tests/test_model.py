@@ -135,7 +135,7 @@ def variants(condition, c):
 
 
 @pytest.mark.parametrize("conditioning", ["concat", "concat_all", "film"])
-@pytest.mark.parametrize("body", ["plain", "residual"])
+@pytest.mark.parametrize("body", ["plain", "residual", "convolutional"])
 @pytest.mark.parametrize("name", [name for name in CONDITIONS if name != "nothing"])
 def test_the_condition_reaches_the_encoder_the_decoder_and_the_prior(name, body, conditioning):
     model, params, x, c = build(CONDITIONS[name], body=body, conditioning=conditioning, prior="learned")
@@ -185,6 +185,7 @@ MASKED = {
         "mixed",
         {"body": "residual", "conditioning": "concat_all", "prior": "learned"},
     ),
+    "convolutional, film, label": ("label", {"body": "convolutional", "conditioning": "film", "hidden": (6, 7)}),
 }
 
 
@@ -203,8 +204,9 @@ def narrow(params):
 @pytest.mark.parametrize(("name", "fields"), MASKED.values(), ids=MASKED.keys())
 def test_a_masked_model_is_the_smaller_model(name, fields):
     """The same ELBO and the same gradients, and none for the weights of a masked latent: those that `prune` zeros."""
-    model, params, x, c = build(CONDITIONS[name], MANY, hidden=(7,), **fields)
-    small = cvae.make(cvae.Architecture(EVENT, CONDITIONS[name], len(KEPT), (7,), **fields))
+    fields = {"hidden": (7,)} | fields
+    model, params, x, c = build(CONDITIONS[name], MANY, **fields)
+    small = cvae.make(cvae.Architecture(EVENT, CONDITIONS[name], len(KEPT), **fields))
     noise = np.random.default_rng(8).normal(size=(MANY, LATENT)).astype(np.float32)
 
     def score(model, noise):
@@ -229,7 +231,7 @@ def test_a_masked_model_is_the_smaller_model(name, fields):
         still, zeroed = np.asarray(leaf) == 0, np.asarray(ones) == 0
         # A ReLU that no example wakes has no gradient either; a GELU always has one.
         np.testing.assert_array_equal(
-            still if model.architecture.body == "residual" else still & zeroed, zeroed, str(path)
+            still & zeroed if model.architecture.body == "plain" else still, zeroed, str(path)
         )
 
 

@@ -1,8 +1,9 @@
-"""Networks as pure functions: initialisation, where a condition enters, independence of calls, pruning."""
+"""Networks as pure functions: initialisation, where a condition enters, convolutions, pruning."""
 
 import jax
 import numpy as np
 import pytest
+from scipy.ndimage import correlate
 
 import cvae
 from cvae import networks
@@ -95,6 +96,173 @@ def test_without_a_condition_every_way_of_entering_is_the_same(body):
     assert all(other == one for other in others)
 
 
+PICTURE = (4, 6, 2)  # two resolutions, of 4x6 and 2x3
+MIXED = cvae.Mixed(digit=cvae.Label(3), part=cvae.Image(PICTURE), stroke=cvae.Continuous(2))
+
+
+def convolutional(condition, how: str = "concat", **fields) -> cvae.Architecture:
+    return cvae.Architecture(PICTURE, condition, 2, (3, 5, 7), "convolutional", how, **fields)
+
+
+def convolution(inputs: int, outputs: int) -> dict:
+    """The shapes of a 3x3 convolution."""
+    return {"kernel": (3, 3, inputs, outputs), "bias": (outputs,)}
+
+
+def block(channels: int) -> dict:
+    """The shapes of a residual block."""
+    inside = {name: convolution(channels, channels) for name in ("inner", "outer")}
+    return {"norm": {"scale": (channels,), "bias": (channels,)}, **inside}
+
+
+def test_shapes_of_convolutions():
+    blocks = {"block_0": block(3), "block_1": block(5)}
+    flat = 2 * 3 * 5
+
+    def contracting(channels: int, numbers: int) -> dict:
+        return {
+            "mlp": {
+                "first": convolution(channels, 3),
+                "blocks": blocks,
+                "downs": {"down_1": linear(4 * 3, 5)},
+                "enter": {"linear": linear(flat + numbers, 7)},
+            },
+            "head": linear(7, 4),
+        }
+
+    setting = convolutional(MIXED, prior="learned", likelihood=cvae.likelihoods.Normal())
+    assert shapes(networks.encoder(setting)) == contracting(3 * 2, 5)
+    assert shapes(networks.prior(setting)) == contracting(2 * 2, 5)
+    assert shapes(networks.decoder(setting)) == {
+        "mlp": {
+            "enter": {"linear": linear(2 + 5 + 2 * 48, 7)},
+            "grid": linear(7, flat),
+            "given": convolution(2 * 2, 3),
+            "blocks": blocks,
+            "ups": {"up_1": linear(5, 4 * 3)},
+        },
+        "outputs": convolution(3, 2 * 2),
+    }
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_label_enters_convolutions_at_the_dense_layer(how):
+    setting = convolutional(cvae.Label(3), how, prior="learned")
+    film = {"film": linear(3, 14)} if how == "film" else {}
+    beside = 0 if how == "film" else 3
+    assert shapes(networks.encoder(setting))["mlp"]["enter"] == {"linear": linear(30 + beside, 7)} | film
+    assert shapes(networks.decoder(setting))["mlp"]["enter"] == {"linear": linear(2 + beside, 7)} | film
+    assert "given" not in shapes(networks.decoder(setting))["mlp"]
+    # Without a picture there is nothing to convolve, and nothing that film could scale.
+    assert shapes(networks.prior(setting))["mlp"] == {"enter": {"linear": linear(3, 7)}}
+    assert shapes(networks.encoder(convolutional(cvae.Nothing(), how)))["mlp"]["enter"] == {"linear": linear(30, 7)}
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (1, 1)])
+def test_nine_products_are_the_native_convolution(inputs, outputs, monkeypatch):
+    """Values and gradients, also where a sweep gives the kernel an axis of members."""
+    rng = np.random.default_rng(inputs)
+    x = rng.normal(size=(2, 4, 5, inputs)).astype(np.float32)
+    kernels = rng.normal(size=(2, 3, 3, inputs, outputs)).astype(np.float32)
+    direction = rng.normal(size=(2, 2, 4, 5, outputs)).astype(np.float32)
+    both = {}
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+
+        @jax.jit  # a function of its own for each: what JAX has traced it remembers, whatever the backend
+        def everything(x, kernels):
+            value, transpose = jax.vjp(jax.vmap(networks.convolve, (None, 0)), x, kernels)
+            return networks.convolve(x, kernels[0]), value, transpose(direction)
+
+        native = "conv_general_dilated" in str(jax.make_jaxpr(everything)(x, kernels))
+        assert native == (backend == "gpu")
+        both[backend] = everything(x, kernels)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), both["cpu"], both["gpu"])
+    one, members, _ = both["cpu"]
+    np.testing.assert_allclose(one, members[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(one, correlated(x, {"kernel": kernels[0], "bias": 0}), rtol=1e-4, atol=1e-4)
+
+
+def test_squares_of_pixels_become_channels_and_back():
+    x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    deep = networks.space_to_depth(x)
+    assert deep.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(deep[1, 1, 2], np.concatenate([x[1, 2, 4], x[1, 2, 5], x[1, 3, 4], x[1, 3, 5]]))
+    np.testing.assert_array_equal(networks.depth_to_space(deep), x)
+
+
+def gelu(h: np.ndarray) -> np.ndarray:
+    """Hendrycks & Gimpel 2016, their approximation."""
+    return h / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+
+
+def layer_norm(h: np.ndarray, weights: dict) -> np.ndarray:
+    centred = h - h.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * weights["scale"] + weights["bias"]
+
+
+def correlated(x: np.ndarray, weights: dict) -> np.ndarray:
+    """A convolution by SciPy, a plane at a time."""
+    _, _, inputs, outputs = weights["kernel"].shape
+    planes = [
+        sum(correlate(x[..., i], weights["kernel"][None, :, :, i, o], mode="constant") for i in range(inputs))
+        for o in range(outputs)
+    ]
+    return np.stack(planes, axis=-1) + weights["bias"]
+
+
+def block_reference(weights: dict, h: np.ndarray) -> np.ndarray:
+    inner = correlated(layer_norm(h, weights["norm"]), weights["inner"])
+    return h + correlated(gelu(inner), weights["outer"])
+
+
+def test_convolutions_are_the_formula():
+    """In double precision, from the equations, squares of pixels taken one by one."""
+    rng = np.random.default_rng(0)
+    setting = convolutional(MIXED, "concat", prior="learned")
+    x, z = rng.random((3, 48), np.float32), rng.normal(size=(3, 2)).astype(np.float32)
+    features = rng.normal(size=(3, MIXED.width)).astype(np.float32)
+    # The label's three, twice the picture's 48, the two numbers.
+    planes = [features[:, 3:51].reshape(-1, *PICTURE), features[:, 51:99].reshape(-1, *PICTURE)]
+    numbers = np.concatenate([features[:, :3], features[:, 99:]], axis=1)
+
+    def affine(weights: dict, h: np.ndarray) -> np.ndarray:
+        return h @ weights["kernel"] + weights["bias"]
+
+    def quarters(h: np.ndarray) -> list[np.ndarray]:
+        return [h[:, i::2, j::2] for i in range(2) for j in range(2)]
+
+    for network, inputs, pictures in (
+        (networks.encoder(setting), (x, features), [x.reshape(-1, *PICTURE), *planes]),
+        (networks.prior(setting), (features,), planes),
+    ):
+        params = weights(network)
+        exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+        mlp = exact["mlp"]
+        hidden = correlated(np.concatenate(pictures, axis=-1), mlp["first"])
+        hidden = block_reference(mlp["blocks"]["block_0"], hidden)
+        hidden = affine(mlp["downs"]["down_1"], np.concatenate(quarters(hidden), axis=-1))
+        hidden = block_reference(mlp["blocks"]["block_1"], hidden).reshape(3, -1) / np.sqrt(6)
+        hidden = gelu(affine(mlp["enter"]["linear"], np.concatenate([hidden, numbers], axis=1)))
+        head = affine(exact["head"], hidden)
+        mean, log_std = jax.jit(network.apply)(params, *inputs)
+        np.testing.assert_allclose(mean, head[:, :2], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(log_std, 7 * np.tanh(head[:, 2:] / 7), rtol=1e-4, atol=1e-4)
+
+    network = networks.decoder(setting)
+    params = weights(network)
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    mlp = exact["mlp"]
+    hidden = gelu(affine(mlp["enter"]["linear"], np.concatenate([z, features], axis=1)))
+    hidden = block_reference(mlp["blocks"]["block_1"], affine(mlp["grid"], hidden).reshape(3, 2, 3, 5))
+    full = np.zeros((3, 4, 6, 3))
+    for square, values in zip(quarters(full), np.split(affine(mlp["ups"]["up_1"], hidden), 4, axis=-1), strict=True):
+        square[:] = values
+    hidden = block_reference(mlp["blocks"]["block_0"], full + correlated(np.concatenate(planes, axis=-1), mlp["given"]))
+    outputs = correlated(hidden, exact["outputs"]).reshape(3, -1)
+    np.testing.assert_allclose(jax.jit(network.apply)(params, z, features), outputs, rtol=1e-4, atol=1e-4)
+
+
 def test_calls_share_nothing():
     network = networks.decoder(ARCHITECTURE)
     one, two = weights(network, 1), weights(network, 2)
@@ -117,18 +285,13 @@ def reference(mlp: dict, inputs: np.ndarray, features: np.ndarray, body: str, ho
             hidden = (1 + scale) * hidden + shift
         return hidden
 
-    def gelu(h: np.ndarray) -> np.ndarray:  # Hendrycks & Gimpel 2016, their approximation
-        return h / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
-
     if body == "plain":
         for i in range(2):
             inputs = np.maximum(layer(mlp["layers"][f"layer_{i}"], inputs, first=i == 0), 0)
         return inputs
     hidden = gelu(layer(mlp["enter"], inputs, first=True))
     for i in range(2):
-        centred = hidden - hidden.mean(axis=1, keepdims=True)
-        norm, leave = mlp["norms"][f"norm_{i}"], mlp["leave"][f"leave_{i}"]
-        normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6) * norm["scale"] + norm["bias"]
+        normed, leave = layer_norm(hidden, mlp["norms"][f"norm_{i}"]), mlp["leave"][f"leave_{i}"]
         inner = gelu(layer(mlp["layers"][f"layer_{i}"], normed, first=False))
         hidden = hidden + inner @ leave["kernel"] + leave["bias"]
     return hidden
@@ -164,9 +327,10 @@ def test_the_forward_pass_is_the_formula(body, how):
     np.testing.assert_allclose(networks.decoder(setting).apply(params, z, features), outputs, **close)
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", [*BODIES, "convolutional"])
 def test_pruning_touches_the_heads_and_the_decoders_first_layer_alone(body):
-    model = cvae.make(architecture(body, "concat_all", prior="learned"))
+    setting = convolutional(MIXED, prior="learned")
+    model = cvae.make(setting if body == "convolutional" else architecture(body, "concat_all", prior="learned"))
     params = weights(model)
     before = jax.tree.map(np.array, params)
     pruned = networks.prune(params, np.array([0.0, 1.0], np.float32))
@@ -176,7 +340,7 @@ def test_pruning_touches_the_heads_and_the_decoders_first_layer_alone(body):
         for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(pruned), jax.tree.leaves(params), strict=True)
         if np.any(new != old)
     }
-    first = "['mlp']['enter']" if body == "residual" else "['mlp']['layers']['layer_0']"
+    first = "['mlp']['layers']['layer_0']" if body == "plain" else "['mlp']['enter']"
     heads = [f"['{name}']['head']['{leaf}']" for name in ("encoder", "prior") for leaf in ("bias", "kernel")]
     assert sorted(zeroed) == sorted([*heads, f"['decoder']{first}['linear']['kernel']"])
     for name in heads:
