@@ -247,6 +247,8 @@ def configure(settings: Settings, dataset: Dataset, task: str, name: str, row: R
         "latent_layers": models.latent_layers,
         "prior": models.prior,
     }
+    if row.architecture["latent_size"] == 0:  # stays without latents, whatever the others are given
+        asked = {"hidden": models.hidden}
     of_network = row.architecture | {key: value for key, value in asked.items() if value is not None}
     if of_network["latent_size"] == 0:
         of_network |= {"latent_layers": 1, "prior": "standard"}
