@@ -51,7 +51,8 @@ def main(settings: Settings) -> Path:
 
     model, params, config = cvae.load(settings.run, settings.model)
     condition = config.models[settings.model].condition
-    checks.require(isinstance(condition, cvae.Label), "--model", "be told the label alone", repr(condition))
+    alone = set(condition.stored_names) - {"shift"} == {"label"}
+    checks.require(alone, "--model", "be told the label alone", repr(condition))
     trained_in = provenance(settings.run)
     dataset = cvae.data.load(config.dataset, settings.data_dir)
     asked = replace(config, experiment="mnist_fidelity", seed=settings.seed)
@@ -64,11 +65,12 @@ def main(settings: Settings) -> Path:
 
     reader = judge.train(dataset.train.x, dataset.train.label, settings.seed)
     rows = []
+    unmoved = study.unmoved(config.models[settings.model], settings.generated)
     for temperature in settings.temperatures:
         keys = jax.random.split(jax.random.key(settings.seed), dataset.num_classes)
         of_class = np.split(label, dataset.num_classes)
         drawn = [
-            draw(model, params, key, {"label": part}, temperature=temperature)
+            draw(model, params, key, {"label": part} | unmoved, temperature=temperature)
             for key, part in zip(keys, of_class, strict=True)
         ]
         pictures = np.concatenate([np.asarray(part) for part in drawn])

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import jax
     from matplotlib.figure import Figure
 
-    from cvae.config import Config, Training
+    from cvae.config import Architecture, Config, Training
     from cvae.data import Dataset
+    from cvae.evaluation import LogLikelihood
     from cvae.model import CVAE
     from cvae.networks import Params
     from cvae.training import Epoch
@@ -35,6 +36,14 @@ class Data:
     """auto is MNIST if it is prepared or can be downloaded, otherwise the 8x8 digits inside scikit-learn"""
     data_dir: Path | None = None
     """folder of prepared data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if left out"""
+
+
+def unmoved(architecture: Architecture, examples: int) -> dict[str, Any]:
+    """What a condition told of shifts stores of pictures that have not been moved: none, [N, 2]; else nothing."""
+    import numpy as np
+
+    told = "shift" in architecture.condition.stored_names
+    return {"shift": np.zeros((examples, 2), np.float32)} if told else {}
 
 
 def check_latents(latents: int | None) -> None:
@@ -174,6 +183,11 @@ def likelihood(
 ) -> dict[str, Any]:
     """Importance-sampled log p(x | c) of the test split, with its effective sample size."""
     scored = cvae.log_likelihood(model, params, key, x, c, num_samples=num_samples, progress=progress)
+    return likelihood_of(scored, num_samples)
+
+
+def likelihood_of(scored: LogLikelihood, num_samples: int) -> dict[str, Any]:
+    """The means of an importance-sampled log p(x | c), as they go into a summary."""
     return {
         "log_likelihood": cvae.evaluation.mean(scored.value),
         "effective_samples": cvae.evaluation.mean(scored.effective_samples),
