@@ -5,9 +5,9 @@
     python -m experiments.mnist_likelihood --targets static --out runs/mnist_likelihood_static
 
 Black and white targets: those of training are drawn afresh each time a picture is seen (dynamic) or once (static),
-those of the validation and test splits once. Residual networks, four layers of latents, a learned prior p(z | y); training
-pictures are moved by up to a pixel, and the networks are told how far. Reported on the test split, each with its
-standard error: log p(x | y) by importance sampling, and log p(x), the mean over the labels of p(x | y); rate and
+those of the validation and test splits once. Residual networks, four layers of latents, a learned prior p(z | y);
+training pictures are moved by up to a pixel, and the networks are told how far. Reported on the test split, each with
+its standard error: log p(x | y) by importance sampling, and log p(x), the mean over the labels of p(x | y); rate and
 distortion, active units; accuracy and calibration of the classifier argmax_y log p(x | y); whether an independent judge
 reads the generated digits as what they were asked to be, beside what it makes of real ones; and their diversity within
 a class, beside that of real ones.
