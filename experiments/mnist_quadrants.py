@@ -47,6 +47,7 @@ from experiments import command, pictures, study
 
 if TYPE_CHECKING:
     import jax
+    from matplotlib.figure import Figure
 
     from cvae.config import Config
     from cvae.data import Dataset
@@ -54,6 +55,12 @@ if TYPE_CHECKING:
 SEEDS = {"validation": 1, "test": 2}  # of the pixels drawn once
 SHOWN = 10  # samples of a picture in the figure
 GREY_SAMPLES = 10  # of the ELBO, as in Pyro's tutorial
+SEEN = {
+    "quadrants_1": "1 quadrant seen",
+    "quadrants_2": "2 quadrants seen",
+    "quadrants_3": "3 quadrants seen",
+    "top_half": "top half seen",
+}
 TASKS = {1: "quadrants_1", 2: "quadrants_2", 3: "quadrants_3"}
 
 RowName = Literal["deterministic", "gsnn", "cvae", "residual", "record"]
@@ -298,6 +305,8 @@ def main(settings: Settings) -> Path:
             print(f"{planned.task} {planned.row}: found in {planned.out}")
         else:
             make_row(settings, dataset, planned)
+    for planned in plans:  # when every row of a column is there, because a figure shows two of them
+        draw_row(settings, dataset, planned)
     rows = collect(out)
     write(rows, out)
     print("\n" + markdown(rows))
@@ -312,7 +321,7 @@ def make_row(settings: Settings, dataset: Dataset, planned: Plan) -> None:
     task, name, config, out = planned
     run = study.Study(config, out)
     grey = config.training.targets == "grey"
-    fit_key, guess_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
+    fit_key, guess_key, test_key, _ = jax.random.split(jax.random.key(config.seed), 4)
     train = examples(config, dataset.train.x)
     held = {
         part: examples(config, x if grey else cvae.preparation.binarise(SEEDS[part], x))
@@ -327,11 +336,7 @@ def make_row(settings: Settings, dataset: Dataset, planned: Plan) -> None:
     split = settings.measuring.split
     results = measure(trained, config, test_key, held[split], settings.measuring)
     hidden = int((~cvae.masks.fixed(task, dataset.train.x.shape[1:])).sum())  # type: ignore[operator]
-    title = f"{dataset.name}, {task}, {name}"
-    if config.models["cvae"].latent_size > 0:
-        guesser = deterministic(out, trained)
-        run.draw("completions", draw(trained, guesser, draw_key, dataset, split, held[split], title))
-    run.draw("curves", pictures.curves(histories, f"{title}: training and validation"))
+    run.draw("curves", pictures.curves(histories, f"{dataset.name}, {SEEN[task]}, {name}: training and validation"))
     run.keep(
         task=task,
         row=name,
@@ -383,24 +388,22 @@ def measure(
     return results
 
 
-def deterministic(out: Path, trained: study.Trained) -> study.Trained | None:
-    """The column's deterministic network, whose guess the figure shows, if it has been trained."""
-    folder = out.parent / "deterministic"
-    if not (folder / "summary.json").exists():
-        return None
-    model, params, _ = cvae.runs.load(folder, "cvae")
-    return study.Trained(model, params, [])
+def draw_row(settings: Settings, dataset: Dataset, planned: Plan) -> None:
+    """Draw the completions of a row with latents, unless they are there, and no older than the guess they show."""
+    task, name, config, out = planned
+    guesser = out.parent / "deterministic"
+    path = out / "figures" / f"{dataset.name}_completions.png"
+    has_guess = (guesser / "summary.json").exists()
+    if config.models["cvae"].latent_size == 0:
+        return
+    if path.exists() and not (has_guess and (guesser / "summary.json").stat().st_mtime > path.stat().st_mtime):
+        return
+    title = f"{dataset.name}, {SEEN[task]}, {name}: completions"
+    figure = draw(dataset, settings.measuring.split, config, out, guesser if has_guess else None, title)
+    figure.savefig(path, dpi=200)
 
 
-def draw(
-    trained: study.Trained,
-    guesser: study.Trained | None,
-    key: jax.Array,
-    dataset: Dataset,
-    split: str,
-    examples: study.Examples,
-    title: str,
-) -> Any:
+def draw(dataset: Dataset, split: str, config: Config, run: Path, guesser: Path | None, title: str) -> Figure:
     """A picture of each class: what is seen, the deterministic guess, samples, their mean and spread, the truth.
 
     The model is told pixels drawn black or white; shown are their grey levels.
@@ -409,8 +412,10 @@ def draw(
 
     part = getattr(dataset, split)
     rows = np.array([np.flatnonzero(part.label == k)[0] for k in range(dataset.num_classes)])
-    model, params, _ = trained
-    _, c = cvae.model.default_preparation(model)(key, *jax.tree.map(lambda values: values[rows], examples))
+    model, params, _ = cvae.runs.load(run, "cvae")
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    x = part.x if config.training.targets == "grey" else cvae.preparation.binarise(SEEDS[split], part.x)
+    _, c = cvae.model.default_preparation(model)(key, *examples(config, x[rows]))
     keys = jax.random.split(key, 100)
     sample = jax.jit(jax.vmap(lambda key: cvae.sample(model, params, key, c)))
     drawn = np.moveaxis(np.asarray(sample(keys)), 0, 1)
@@ -418,8 +423,9 @@ def draw(
     hidden = ~np.asarray(c["observed"])
     guess = None
     if guesser is not None:
+        network = cvae.runs.load(guesser, "cvae")[:2]
         seen = {name: c[name] for name in ("image", "observed")}
-        guess = np.where(hidden, np.asarray(cvae.sample(*guesser[:2], key, seen)), truth)
+        guess = np.where(hidden, np.asarray(cvae.sample(*network, key, seen)), truth)
     drawn = np.where(hidden[:, None], drawn, truth[:, None])
     return cvae.plotting.completions(np.where(hidden, 0, truth), hidden, drawn, truth, title, SHOWN, guess)
 
