@@ -52,9 +52,9 @@ def share(name: str, value: object) -> None:
     require(is_share, name, "be a number from 0 to 1", repr(value))
 
 
-def several(name: str, values: Any) -> tuple[Any, ...]:
+def several(name: str, values: Any, what: str = "numbers") -> tuple[Any, ...]:
     """The values as a tuple; refuses a lone number or a word in their place."""
-    require(isinstance(values, Iterable) and not isinstance(values, str), name, "be a list of numbers", repr(values))
+    require(isinstance(values, Iterable) and not isinstance(values, str), name, f"be a list of {what}", repr(values))
     return tuple(values)
 
 

@@ -162,7 +162,7 @@ class Training:
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "frozen", checks.several("frozen", self.frozen))
+        object.__setattr__(self, "frozen", checks.several("frozen", self.frozen, "names"))
         checks.whole_number("epochs", self.epochs)
         checks.whole_number("batch_size", self.batch_size)
         checks.whole_number("num_samples", self.num_samples)

@@ -172,7 +172,7 @@ BAD_TRAINING = {
     "shift": ({"shift": 0.5}, "shift must be a whole number of at least 0, got 0.5"),
     "moved": ({"moved": -0.1}, "moved must be a number from 0 to 1, got -0.1"),
     "omission": ({"omission": True}, "omission must be a number from 0 to 1, got True"),
-    "frozen": ({"frozen": "guess"}, "frozen must be a list of numbers, got 'guess'"),
+    "frozen": ({"frozen": "guess"}, "frozen must be a list of names, got 'guess'"),
     "epochs": ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
     "batch": ({"batch_size": -50}, "batch_size must be a whole number of at least 1, got -50"),
     "rate": ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0, got 0.0"),
