@@ -303,6 +303,7 @@ def main(settings: Settings) -> Path:
     for planned in plans:
         if (planned.out / "summary.json").exists():
             print(f"{planned.task} {planned.row}: found in {planned.out}")
+            measure_more(settings, dataset, planned)
         else:
             make_row(settings, dataset, planned)
     for planned in plans:  # when every row of a column is there, because a figure shows two of them
@@ -320,27 +321,25 @@ def make_row(settings: Settings, dataset: Dataset, planned: Plan) -> None:
 
     task, name, config, out = planned
     run = study.Study(config, out)
-    grey = config.training.targets == "grey"
     fit_key, guess_key, test_key, _ = jax.random.split(jax.random.key(config.seed), 4)
-    train = examples(config, dataset.train.x)
-    held = {
-        part: examples(config, x if grey else cvae.preparation.binarise(SEEDS[part], x))
-        for part, x in (("validation", dataset.validation.x), ("test", dataset.test.x))
-    }
+    train, validation = examples(config, dataset.train.x), held_out(config, dataset, "validation")
     histories, parts = {}, {}
     if "guess" in config.models:
-        guess = run.fit("guess", guess_key, train, held["validation"], training=replace(config.training, frozen=()))
+        guess = run.fit("guess", guess_key, train, validation, training=replace(config.training, frozen=()))
         histories["guess"], parts["guess"] = guess, guess.params["decoder"]
-    trained = run.fit("cvae", fit_key, train, held["validation"], parts=parts)
+    trained = run.fit("cvae", fit_key, train, validation, parts=parts)
     histories["cvae"] = trained
     split = settings.measuring.split
-    results = measure(trained, config, test_key, held[split], settings.measuring)
+    held = held_out(config, dataset, split)
+    results = measure(trained, test_key, held, estimators(config, settings.measuring), settings.measuring.pictures)
+    if "importance_sampling" in "".join(results):
+        results |= study.bound(*trained[:2], test_key, *held)
     hidden = int((~cvae.masks.fixed(task, dataset.train.x.shape[1:])).sum())  # type: ignore[operator]
     run.draw("curves", pictures.curves(histories, f"{dataset.name}, {SEEN[task]}, {name}: training and validation"))
     run.keep(
         task=task,
         row=name,
-        protocol="grey" if grey else "binary",
+        protocol=settings.task.protocol,
         split=split,
         missing_pixels=hidden,
         **{split: results},
@@ -350,41 +349,75 @@ def make_row(settings: Settings, dataset: Dataset, planned: Plan) -> None:
     )
 
 
-def measure(
-    trained: study.Trained, config: Config, key: jax.Array, examples: study.Examples, measuring: Measuring
-) -> dict[str, Any]:
-    """The negative log-likelihoods of a row, by every estimator that its protocol and model have."""
+def held_out(config: Config, dataset: Dataset, split: str) -> study.Examples:
+    """A split that is scored, its pixels drawn once unless they stay grey."""
+    x = getattr(dataset, split).x
+    grey = config.training.targets == "grey"
+    return examples(config, x if grey else cvae.preparation.binarise(SEEDS[split], x))
+
+
+def measure_more(settings: Settings, dataset: Dataset, planned: Plan) -> None:
+    """Score a finished row by the estimators that are asked for and not there yet."""
     import jax
 
-    model, params, _ = trained
-    deterministic = config.models["cvae"].latent_size == 0
-    gsnn = config.training.alpha == 0
+    summary = json.loads((planned.out / "summary.json").read_text())
+    split = summary["split"]
+    missing = [e for e in estimators(planned.config, settings.measuring) if e.name not in summary[split]]
+    if missing:
+        model, params, config = cvae.runs.load(planned.out, "cvae")
+        key = jax.random.split(jax.random.key(config.seed), 4)[2]
+        held = held_out(config, dataset, split)
+        summary[split] |= study.plain(
+            measure(study.Trained(model, params, []), key, held, missing, settings.measuring.pictures)
+        )
+        cvae.runs.write_json(planned.out / "summary.json", summary)
+
+
+class Estimator(NamedTuple):
+    """A way to score a row."""
+
+    name: str
+    proposal: str
+    samples: int
+    count: int | None  # of so many pictures, the first; None is of all
+
+
+def estimators(config: Config, measuring: Measuring) -> list[Estimator]:
+    """Those that a row's protocol and model have."""
+    gsnn = config.training.alpha == 0  # its encoder has learned nothing
     if config.training.targets == "grey":
-        proposal = "prior" if gsnn else "posterior"
-        terms = cvae.evaluate(model, params, key, *examples, num_samples=GREY_SAMPLES, proposal=proposal)
-        return {"negative_elbo": cvae.evaluation.mean(-terms.value), "num_samples": GREY_SAMPLES}
-    if deterministic:  # nothing is drawn: one sample is exact
-        scored = cvae.log_likelihood(model, params, key, *examples, num_samples=1)
-        return {"exact": {"nll": cvae.evaluation.mean(-scored.value), "pictures": len(scored.value)}}
-    results: dict[str, Any] = {}
-    first: study.Examples = jax.tree.map(lambda values: values[: measuring.pictures], examples)
+        return [Estimator("negative_elbo", "prior" if gsnn else "posterior", GREY_SAMPLES, None)]
+    if config.models["cvae"].latent_size == 0:  # nothing is drawn: one sample is exact
+        return [Estimator("exact", "posterior", 1, None)]
+    found = []
     for name, proposal in (("importance_sampling", "posterior"), ("monte_carlo", "prior")):
-        if gsnn and proposal == "posterior":  # its encoder has learned nothing
-            continue
-        for samples, of in ((measuring.samples, examples), (measuring.many_samples, first)):
-            if samples == 0:
-                continue
-            scored = cvae.log_likelihood(model, params, key, *of, num_samples=samples, proposal=proposal, progress=True)
-            results[f"{name}_{samples}"] = {
-                "nll": cvae.evaluation.mean(-scored.value),
-                "effective_samples": cvae.evaluation.mean(scored.effective_samples),
-                "num_samples": samples,
-                "pictures": len(scored.value),
-            }
-            if of is examples and measuring.many_samples > 0:  # of the same pictures, to compare the two
-                results[f"{name}_{samples}"]["nll_of_first"] = cvae.evaluation.mean(-scored.value[: measuring.pictures])
-    if not gsnn:
-        results |= study.bound(model, params, key, *examples)
+        for samples, count in ((measuring.samples, None), (measuring.many_samples, measuring.pictures)):
+            if samples > 0 and not (gsnn and proposal == "posterior"):
+                found.append(Estimator(f"{name}_{samples}", proposal, samples, count))
+    return found
+
+
+def measure(
+    trained: study.Trained, key: jax.Array, held: study.Examples, estimators: list[Estimator], first: int
+) -> dict[str, Any]:
+    """Negative log-likelihoods in nats, each with the commit that measured it."""
+    import jax
+
+    results: dict[str, Any] = {}
+    for name, proposal, samples, count in estimators:
+        some: study.Examples = jax.tree.map(lambda values, count=count: values[:count], held)
+        if name == "negative_elbo":
+            terms = cvae.evaluate(*trained[:2], key, *some, num_samples=samples, proposal=proposal)
+            nll, effective = np.asarray(-terms.value), None
+        else:
+            scored = cvae.log_likelihood(
+                *trained[:2], key, *some, num_samples=samples, proposal=proposal, progress=samples > 1
+            )
+            nll, effective = -scored.value, cvae.evaluation.mean(scored.effective_samples)
+        results[name] = {"nll": cvae.evaluation.mean(nll), "num_samples": samples, "pictures": len(nll)}
+        if count is None:  # also of those that more samples are drawn for, to compare the two
+            results[name]["nll_of_first"] = cvae.evaluation.mean(nll[:first])
+        results[name] |= {"effective_samples": effective, "commit": cvae.runs.commit()}
     return results
 
 
@@ -447,9 +480,8 @@ def collect(out: Path) -> list[dict[str, Any]]:
             "training_seconds": round(sum(v for k, v in summary["seconds"].items() if k != "total"), 1),
         }
         for name, score in scores.items():
-            estimate = score.get("nll", score) if isinstance(score, dict) else None
-            if isinstance(estimate, dict) and name.startswith(("exact", "importance", "monte", "negative")):
-                record[name], record[f"{name}_error"] = estimate["value"], estimate["standard_error"]
+            if "nll" in score:
+                record[name], record[f"{name}_error"] = score["nll"]["value"], score["nll"]["standard_error"]
         records.append(record)
     return sorted(records, key=lambda record: (order[0].index(record["task"]), order[1].index(record["row"])))
 
