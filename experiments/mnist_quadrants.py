@@ -379,7 +379,7 @@ class Estimator(NamedTuple):
     name: str
     proposal: str
     samples: int
-    count: int | None  # of so many pictures, the first; None is of all
+    only: int | None  # of so many pictures, the first; None is of all
 
 
 def estimators(config: Config, measuring: Measuring) -> list[Estimator]:
