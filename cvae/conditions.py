@@ -250,6 +250,8 @@ class Image(_Condition):
         event_shape: shape of one example x.
         mask: a name of `masks.draw`, or "given".
         name: of the picture in `c`.
+        stored: whether the data set stores the picture that is cut, whole, under `name`, such as the grey levels of an
+            x whose pixels are drawn black or white; otherwise it is x itself.
 
     Raises:
         ValueError: there is no such mask, or it does not suit the shape; the picture is named as the mask.
@@ -258,6 +260,7 @@ class Image(_Condition):
     event_shape: tuple[int, ...]
     mask: str = "random_box"
     name: str = "image"
+    stored: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "event_shape", tuple(self.event_shape))
@@ -276,8 +279,8 @@ class Image(_Condition):
 
     @property
     def stored_names(self) -> tuple[str, ...]:
-        """The mask's, if masks are given."""
-        return ("observed",) if self.mask == "given" else ()
+        """The picture's, if it is stored, and the mask's, if masks are given."""
+        return ((self.name,) if self.stored else ()) + (("observed",) if self.mask == "given" else ())
 
     @property
     def width(self) -> int:
@@ -312,6 +315,10 @@ class Image(_Condition):
             checks.event(name, c[key], self.event_shape)
             if batch is not None:
                 checks.same_length(name, c[key].shape[0], "x", batch)
+        if names == (self.name,):  # as stored, whole
+            if np.dtype(c[self.name].dtype) != np.uint8:
+                checks.real_line(f"c[{self.name!r}]", c[self.name])
+            return
         if "observed" not in names:
             return
         observed = c["observed"]
@@ -338,12 +345,15 @@ class Image(_Condition):
             checks.real_line(name, image)
 
     def complete(self, key: Array, x: Array, c: Conditions) -> Conditions:
-        """Draw the masks, unless they are given, and cut the picture from x."""
+        """Draw the masks, unless they are given, and cut the picture from x, or from what is stored."""
         if self.mask == "given":
             observed = jnp.asarray(c["observed"])
         else:
             observed = masks.draw(self.mask, key, x.shape[0], self.event_shape)
-        return {**c, self.name: jnp.where(observed, x, 0), "observed": observed}
+        whole = jnp.asarray(c[self.name]) if self.stored else x
+        if whole.dtype == jnp.uint8:
+            whole = whole.astype(jnp.float32) / 255
+        return {**c, self.name: jnp.where(observed, whole, 0), "observed": observed}
 
     def omit(self, key: Array, c: Conditions, probability: float) -> Conditions:
         """Set a block of the picture to 0, each side a fifth to two fifths of x's; what is predicted stays the same.

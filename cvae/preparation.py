@@ -63,6 +63,10 @@ def preparation(
         x, c = prepare(key, x, c)
         if shift > 0:
             by = _shifts(jax.random.fold_in(key, 0), len(x), shift, moved)
+            # What is cut from a stored picture must move with x; masks are places, and stay.
+            pictures = {name: jnp.asarray(v) for name, v in c.items() if v.shape == x.shape and v.dtype != bool}
+            whole = {name: prepare(key, picture, {})[0] for name, picture in pictures.items()}
+            c = {**c, **{name: move(picture, by) for name, picture in whole.items()}}
             x, c = move(x, by), ({**c, "shift": by.astype(jnp.float32)} if "shift" in c else c)
         if targets == "dynamic":
             x = jax.random.bernoulli(pixel_key, x).astype(jnp.float32)

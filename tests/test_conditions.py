@@ -320,6 +320,22 @@ def test_an_image_behind_a_mask_that_is_always_the_same_enters_as_what_is_seen(k
         image.check(other, 3)
 
 
+def test_a_stored_picture_is_cut_in_the_place_of_x(key):
+    """Grey levels are seen of an x whose pixels are drawn; what is hidden of them is cut off."""
+    image = cvae.Image(EVENT, "quadrants_3", stored=True)
+    grey = np.random.default_rng(0).integers(0, 256, (3, *EVENT)).astype(np.uint8)
+    assert image.stored_names == ("image",)
+    image.check_stored({"image": grey}, 3)
+    c = image.complete(key, PICTURE, {"image": grey})
+    seen = np.asarray(c["observed"])
+    assert not seen.all()
+    np.testing.assert_allclose(c["image"], np.where(seen, grey / 255, 0), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"c must be a dict with the keys \['image'\]"):
+        image.check_stored({}, 3)
+    with pytest.raises(ValueError, match=r"c\['image'\] must be finite floats"):
+        image.check_stored({"image": np.full((3, *EVENT), np.nan)}, 3)
+
+
 def test_a_block_is_omitted_from_what_is_seen_of_so_many_examples(key):
     event, n = (10, 10, 1), 2000
     mixed = cvae.Mixed(digit=cvae.Label(5), part=cvae.Image(event, "quadrants_3"))

@@ -66,7 +66,8 @@ def test_the_deterministic_score_is_the_cross_entropy_of_the_missing_pixels(fini
     model, params, _ = cvae.load(finished / "quadrants_3" / "deterministic")
     x = cvae.preparation.binarise(mnist_quadrants.SEEDS["test"], cvae.data.load("digits").test.x) / np.float32(255)
     hidden = ~cvae.masks.fixed("quadrants_3", x.shape[1:])
-    c = {"image": np.where(hidden, 0, x), "observed": np.broadcast_to(~hidden, x.shape)}
+    grey = cvae.data.load("digits").test.x / np.float32(255)
+    c = {"image": np.where(hidden, 0, grey), "observed": np.broadcast_to(~hidden, x.shape)}
     p = np.asarray(model.decode(params, np.zeros((len(x), 0), np.float32), c).mean, np.float64)
     nll = -np.log(np.where(x == 1, p, 1 - p)[:, hidden]).sum(axis=1)
     assert hidden.sum() == 16
@@ -156,7 +157,7 @@ def test_options_change_every_row(tmp_path):
     plans = {plan.row: plan.config for plan in mnist_quadrants.plan(asked)[1]}
     config = plans["residual"]
     assert config.models["cvae"] == cvae.Architecture(
-        (8, 8, 1), cvae.Image((8, 8, 1), "quadrants_1"), 6, (9,), "residual", prior="learned", guess=True
+        (8, 8, 1), cvae.Image((8, 8, 1), "quadrants_1", stored=True), 6, (9,), "residual", prior="learned", guess=True
     )
     assert config.models["guess"].latent_size == 0
     assert (config.training.alpha, config.training.omission, config.training.frozen) == (0.5, 0.2, ())
@@ -166,7 +167,9 @@ def test_options_change_every_row(tmp_path):
 def test_what_is_told_of_moves_is_nothing_for_what_is_scored(tmp_path):
     plan = mnist_quadrants.plan(settings(tmp_path, rows=("residual",)))[1][0]
     assert plan.config.training.shift == 1
-    _, c = mnist_quadrants.examples(plan.config, np.zeros((4, 8, 8, 1), np.uint8))
+    x = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    _, c = mnist_quadrants.examples(plan.config, 0 * x, x)
+    np.testing.assert_array_equal(c["image"], x)
     np.testing.assert_array_equal(c["shift"], np.zeros((4, 2)))
 
 

@@ -110,6 +110,16 @@ def test_a_share_of_the_pictures_is_moved_and_told_so(key):
     assert untold[1] == {}
 
 
+def test_a_stored_picture_moves_with_x(key):
+    x = np.random.default_rng(1).integers(0, 256, (40, 6, 6, 1)).astype(np.uint8)
+    condition = cvae.Image((6, 6, 1), "top_half", stored=True)
+    moved, c = jax.jit(preparation(condition, shift=2))(key, x, {"image": x})
+    np.testing.assert_array_equal(c["image"], np.where(c["observed"], moved, 0))
+    drawn, c = jax.jit(preparation(condition, "dynamic"))(key, x, {"image": x})
+    assert set(np.unique(drawn)) == {0.0, 1.0}
+    np.testing.assert_allclose(c["image"], np.where(c["observed"], x / 255, 0), rtol=1e-6)  # grey, and not as drawn
+
+
 def test_omission_leaves_the_targets_alone(key):
     x = np.full((50, 10, 10, 1), 255, np.uint8)
     prepare = jax.jit(preparation(cvae.Image((10, 10, 1), "quadrants_3"), omission=1.0))
