@@ -5,12 +5,21 @@ Weights are drawn here by NumPy, biases included: initialising a model compiles 
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from typing import NamedTuple
 
 # The suite compiles hundreds of small programs and runs each for a moment: without the compiler's last optimisations
 # it takes half the time. Inherited by the commands that tests start; before JAX is imported.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+# And what one process of this session has compiled the others take from a folder: its workers, and those commands.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cvae-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import jax.numpy as jnp

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from experiments import mnist_fidelity, mnist_label
+from experiments import mnist_fidelity
+from tests.commands import untrained
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run that is told the label, short."""
-    out = tmp_path_factory.mktemp("runs") / "label"
-    return mnist_label.main(mnist_label.Settings(output=mnist_label.Output(out=out, smoke=True)))
+    """A run that is told the label."""
+    return untrained(tmp_path_factory.mktemp("runs") / "label")
 
 
 def test_colder_is_less_varied(trained):

@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 
 import cvae
 from experiments import command, fit, own
-from tests.test_experiments import ROOT
-from tests.test_experiments import run as run_module
+from tests.commands import ROOT
+from tests.commands import run as run_module
 
 QUICK = ["--hidden", "16", "--latents", "2", "--num-samples", "20"]
 
