@@ -195,14 +195,13 @@ def mnist_inpaint() -> str:
     return "\n".join([*lines, "", note])
 
 
-# As commonly cited: Sohn, Lee & Yan 2015, table 2, and Pyro's CVAE tutorial.
+# As commonly cited: Sohn, Lee & Yan 2015, table 2.
 PAPER = {
     ("deterministic", "exact"): ("99.75", "62.18", "25.99"),
     ("gsnn", "Monte Carlo"): ("99.82", "62.41", "26.29"),
     ("cvae", "Monte Carlo"): ("68.39", "45.34", "20.96"),
     ("cvae", "importance sampling"): ("63.91", "44.73", "20.95"),
 }
-PYRO = ("71.8", "51.0", "24.2")
 COLUMNS = ("quadrants_1", "quadrants_2", "quadrants_3")
 
 
@@ -252,30 +251,6 @@ def mnist_quadrants() -> str:
         "are as commonly cited. It does not say how its pixels were made black or white, nor whether those that are "
         "seen were: its deterministic network agrees with targets drawn by their grey levels, and what is seen left "
         "grey. Drawn too, they tell less, and every score is higher."
-    )
-    return "\n".join([*lines, "", note])
-
-
-def mnist_quadrants_grey() -> str:
-    """The negative ELBO of grey targets, beside Pyro's tutorial."""
-    records = {r["task"]: r for r in quadrants.collect(RESULTS / "mnist_quadrants_grey") if r["row"] == "residual"}
-    cells = [
-        f"{records[task]['negative_elbo']:.2f} ± {records[task]['negative_elbo_error']:.2f}" if task in records else "-"
-        for task in COLUMNS
-    ]
-    lines = [
-        "| negative ELBO of grey targets, 10 samples | 1 quadrant seen | 2 quadrants | 3 quadrants |",
-        "|---|---:|---:|---:|",
-        f"| Pyro's tutorial | {' | '.join(PYRO)} |",
-        f"| here, the default | {' | '.join(cells)} |",
-    ]
-    paths = sorted((RESULTS / "mnist_quadrants_grey").glob("*/residual/summary.json"))
-    machines = sorted({source(path).split(": ", 1)[1] for path in paths})
-    note = (
-        "`python -m experiments.mnist_quadrants --rows residual --protocol grey --out runs/mnist_quadrants_grey`: "
-        f"[`results/mnist_quadrants_grey`](results/mnist_quadrants_grey); {'; '.join(machines)}. No log-likelihood: "
-        "the cross-entropy of a grey pixel is not a normalised density, and is never below the entropy of its level. "
-        "Pyro's model is scored on the pictures that its training stops by; here those are the validation pictures."
     )
     return "\n".join([*lines, "", note])
 
@@ -345,7 +320,6 @@ TABLES = {
         mnist_fidelity,
         mnist_attribute,
         mnist_quadrants,
-        mnist_quadrants_grey,
         mnist_inpaint,
         sweep_latent,
         speed,
