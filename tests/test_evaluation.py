@@ -192,6 +192,7 @@ def test_memory_is_bounded_by_the_pictures_decoded_side_by_side(batch_size, num_
             {},
             num_samples=num_samples,
             side_by_side=min(side_by_side, num_samples),
+            proposal="posterior",
             prepare=cvae.prepare,
         )
     )(jax.random.split(jax.random.key(0), batch_size), jnp.zeros((batch_size, pixels)))
