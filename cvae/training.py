@@ -30,6 +30,9 @@ from cvae.objectives import hybrid, log_weights
 from cvae.preparation import Prepare, binarise
 
 
+UNROLLED_FROM = 20  # steps an epoch
+
+
 class Epoch(NamedTuple):
     """What one epoch came to."""
 
@@ -155,8 +158,9 @@ def one_epoch(
             average = optax.incremental_update(params, state.average, 1 - decay)
         return State(state.step + 1, params, memory, average), terms
 
-    # Two steps a turn: XLA then updates the weights where they lie instead of copying them first.
-    state, terms = lax.scan(step, state, (jnp.arange(steps), order), unroll=2)
+    # Two steps a turn: XLA then updates the weights where they lie instead of copying them first. It compiles twice as
+    # much for that, which a short epoch does not earn back.
+    state, terms = lax.scan(step, state, (jnp.arange(steps), order), unroll=2 if steps >= UNROLLED_FROM else 1)
     return state, terms.mean(axis=0)
 
 
