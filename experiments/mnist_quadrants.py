@@ -26,7 +26,7 @@ log-likelihood: a grey pixel's cross-entropy is not a normalised density, and is
 Rows, each in a run folder OUT/TASK/ROW, which a second call with the same settings finds and keeps:
 
     deterministic, gsnn, cvae    of the paper's size: two layers of 1,000 ReLU, 200 latents, a learned prior
-    residual                     the default: residual networks, two layers of latents, training pictures moved by up
+    residual                     the default: residual networks, four layers of latents, training pictures moved by up
                                  to a pixel, which the networks are told
     record                       the same, larger and for longer
 
@@ -185,13 +185,13 @@ def _rows(paper: dict[str, Any], stops: dict[str, Any], strong: Row, strongest: 
     }
 
 
-def _residual(hidden: tuple[int, ...], latents: int, epochs: int, **training: Any) -> Row:
+def _residual(hidden: tuple[int, ...], latents: int, layers: int, epochs: int, **training: Any) -> Row:
     architecture = {
         "body": "residual",
         "prior": "learned",
         "hidden": hidden,
         "latent_size": latents,
-        "latent_layers": 2,
+        "latent_layers": layers,
     }
     schedule = {"epochs": epochs, "batch_size": 200, "schedule": "warmup_cosine", "learning_rate": 1.5e-3}
     regularised = {"average": 0.999, "weight_decay": 0.1, "shift": 1, "moved": 0.7}
@@ -204,14 +204,14 @@ def _paper(width: int, latents: int) -> dict[str, Any]:
 
 # As in 2015: plain Adam, and the epoch that validates best.
 _STOPS = {"epochs": 50, "batch_size": 100, "patience": 4}
-ROWS = _rows(_paper(1000, 200), _STOPS, _residual((500,), 64, 60), _residual((500, 500), 64, 300))
+ROWS = _rows(_paper(1000, 200), _STOPS, _residual((500,), 64, 4, 60), _residual((500, 500), 64, 4, 200))
 DIGITS = _rows(
     _paper(128, 16),
     _STOPS,
-    _residual((128,), 16, 100, batch_size=50),
-    _residual((128, 128), 16, 200, batch_size=50),
+    _residual((128,), 16, 2, 100, batch_size=50),
+    _residual((128, 128), 16, 2, 200, batch_size=50),
 )
-SMOKE = _rows(_paper(16, 4), _STOPS | {"epochs": 2}, _residual((16,), 4, 2), _residual((16, 16), 4, 2))
+SMOKE = _rows(_paper(16, 4), _STOPS | {"epochs": 2}, _residual((16,), 4, 2, 2), _residual((16, 16), 4, 2, 2))
 
 
 class Plan(NamedTuple):

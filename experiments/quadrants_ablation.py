@@ -24,7 +24,8 @@ ESTIMATE = "importance_sampling_100"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("the default", {}),
     "one_layer": ("one layer of latents", {"latent_layers": 1}),
-    "four_layers": ("four layers of latents", {"latent_layers": 4}),
+    "two_layers": ("two layers of latents", {"latent_layers": 2}),
+    "two_blocks": ("two residual blocks of 500", {"hidden": (500, 500)}),
     "standard_prior": ("N(0, I) in place of the learned prior", {"prior": "standard"}),
     "not_moved": ("training pictures not moved", {"shift": 0}),
     "no_decay": ("no weight decay", {"weight_decay": 0.0}),
