@@ -208,8 +208,8 @@ ROWS = _rows(_paper(1000, 200), _STOPS, _residual((500,), 64, 4, 60), _residual(
 DIGITS = _rows(
     _paper(128, 16),
     _STOPS,
-    _residual((128,), 16, 2, 100, batch_size=50),
-    _residual((128, 128), 16, 2, 200, batch_size=50),
+    _residual((128,), 16, 4, 100, batch_size=50),
+    _residual((128, 128), 16, 4, 200, batch_size=50),
 )
 SMOKE = _rows(_paper(16, 4), _STOPS | {"epochs": 2}, _residual((16,), 4, 2, 2), _residual((16, 16), 4, 2, 2))
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -112,18 +113,35 @@ def test_a_second_call_adds_the_estimates_it_lacks(finished, tmp_path):
     assert found["pictures"] == 20
 
 
-def test_grey_targets_are_scored_by_the_elbo(tmp_path):
-    folder = mnist_quadrants.main(settings(tmp_path / "grey", rows=("gsnn",), protocol="grey", task="top"))
-    record = json.loads((folder / "top_half" / "gsnn" / "summary.json").read_text())
-    assert record["protocol"] == "grey"
+@pytest.fixture(scope="module")
+def guessed(tmp_path_factory):
+    """The folder of a smoke run of a CVAE with a frozen guess, the bottom half from the top, grey targets."""
+    out = tmp_path_factory.mktemp("guessed") / "run"
+    return mnist_quadrants.main(settings(out, rows=("cvae",), guess="frozen", protocol="grey", task="top"))
+
+
+def test_grey_targets_are_scored_by_the_elbo(guessed):
+    record = json.loads((guessed / "top_half" / "cvae" / "summary.json").read_text())
+    assert (record["protocol"], record["missing_pixels"]) == ("grey", 32)
     assert set(record["test"]) == {"negative_elbo"}
-    assert record["test"]["negative_elbo"]["num_samples"] == 10
-    assert "| gsnn | -ELBO, grey targets |" in (folder / "table.md").read_text()
+    score = record["test"]["negative_elbo"]
+    assert score["num_samples"] == 10
+    model, params, config = cvae.load(guessed / "top_half" / "cvae", "cvae")
+    test = mnist_quadrants.examples(config, cvae.data.load("digits").test.x, cvae.data.load("digits").test.x)
+    again = -cvae.evaluate(model, params, jax.random.key(5), *test, num_samples=10).value
+    assert abs(score["nll"]["value"] - again.mean()) < 5 * score["nll"]["standard_error"]
+    assert "| cvae | -ELBO, grey targets |" in (guessed / "table.md").read_text()
 
 
-def test_a_frozen_guess_is_that_of_the_deterministic_network(tmp_path):
-    folder = mnist_quadrants.main(settings(tmp_path / "run", rows=("cvae",), guess="frozen"))
-    run = folder / "quadrants_3" / "cvae"
+def test_a_gsnn_is_scored_under_its_prior(tmp_path):
+    for protocol, proposals in (("grey", ["prior"]), ("binary", ["prior", "prior"])):
+        asked = settings(tmp_path, rows=("gsnn",), protocol=protocol)
+        (plan,) = mnist_quadrants.plan(asked)[1]
+        assert [e.proposal for e in mnist_quadrants.estimators(plan.config, asked.measuring)] == proposals
+
+
+def test_a_frozen_guess_is_that_of_the_deterministic_network(guessed):
+    run = guessed / "top_half" / "cvae"
     (_, guess, _), (_, params, config) = cvae.load(run, "guess"), cvae.load(run, "cvae")
     assert config.training.frozen == ("guess",)
     for a, b in zip(*(map(np.asarray, leaves(tree)) for tree in (guess["decoder"], params["guess"])), strict=True):
