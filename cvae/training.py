@@ -29,7 +29,6 @@ from cvae.networks import Params
 from cvae.objectives import hybrid, log_weights
 from cvae.preparation import Prepare, binarise
 
-
 UNROLLED_FROM = 20  # steps an epoch
 
 

@@ -13,13 +13,11 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 # The suite compiles hundreds of small programs and runs each for a moment: without the compiler's last optimisations,
-# and with its older and simpler way to write a loop, it takes half the time. Inherited by the commands that tests start;
-# before JAX is imported. XLA stops at a flag it does not know: the second is asked of the version that is known to
-# have it.
-FLAGS = "--xla_backend_optimization_level=0"
-if version("jaxlib").startswith("0.10."):
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+# and with its older and simpler way to write a loop, it takes half the time. Inherited by the commands that tests
+# start; before JAX is imported.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+if version("jaxlib").startswith("0.10."):  # XLA stops at a flag it does not know, and this one will not stay
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # And what one process of this session has compiled the others take from a folder: its workers, and those commands.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cvae-tests-")
