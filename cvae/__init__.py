@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cvae import classification as classification
     from cvae import conditions as conditions
     from cvae import config as config
+    from cvae import convolutions as convolutions
     from cvae import data as data
     from cvae import distributions as distributions
     from cvae import download as download
@@ -75,6 +76,7 @@ _ROOMS = (
     "classification",
     "conditions",
     "config",
+    "convolutions",
     "data",
     "distributions",
     "download",

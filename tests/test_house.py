@@ -20,6 +20,7 @@ FLOORS = {
     "attributes": 1,
     "charts": 1,
     "checkpoints": 1,
+    "convolutions": 1,
     "data": 1,
     "likelihoods": 1,
     "masks": 1,

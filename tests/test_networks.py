@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from scipy.ndimage import correlate
 
 import cvae
 from cvae import networks
 from tests.conftest import weights
+from tests.test_convolutions import correlated
 
 ARCHITECTURE = cvae.Architecture((5,), cvae.Label(3), 2, (64, 32))
 BODIES = ("plain", "residual")
@@ -158,39 +158,6 @@ def test_a_label_enters_convolutions_at_the_dense_layer(how):
     assert shapes(networks.encoder(convolutional(cvae.Nothing(), how)))["mlp"]["enter"] == {"linear": linear(30, 7)}
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (1, 1)])
-def test_nine_products_are_the_native_convolution(inputs, outputs, monkeypatch):
-    """Values and gradients, also where a sweep gives the kernel an axis of members."""
-    rng = np.random.default_rng(inputs)
-    x = rng.normal(size=(2, 4, 5, inputs)).astype(np.float32)
-    kernels = rng.normal(size=(2, 3, 3, inputs, outputs)).astype(np.float32)
-    direction = rng.normal(size=(2, 2, 4, 5, outputs)).astype(np.float32)
-    both = {}
-    for backend in ("cpu", "gpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-
-        @jax.jit  # a function of its own for each: what JAX has traced it remembers, whatever the backend
-        def everything(x, kernels):
-            value, transpose = jax.vjp(jax.vmap(networks.convolve, (None, 0)), x, kernels)
-            return networks.convolve(x, kernels[0]), value, transpose(direction)
-
-        native = "conv_general_dilated" in str(jax.make_jaxpr(everything)(x, kernels))
-        assert native == (backend == "gpu")
-        both[backend] = everything(x, kernels)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), both["cpu"], both["gpu"])
-    one, members, _ = both["cpu"]
-    np.testing.assert_allclose(one, members[0], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(one, correlated(x, {"kernel": kernels[0], "bias": 0}), rtol=1e-4, atol=1e-4)
-
-
-def test_squares_of_pixels_become_channels_and_back():
-    x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-    deep = networks.space_to_depth(x)
-    assert deep.shape == (2, 2, 3, 12)
-    np.testing.assert_array_equal(deep[1, 1, 2], np.concatenate([x[1, 2, 4], x[1, 2, 5], x[1, 3, 4], x[1, 3, 5]]))
-    np.testing.assert_array_equal(networks.depth_to_space(deep), x)
-
-
 def gelu(h: np.ndarray) -> np.ndarray:
     """Hendrycks & Gimpel 2016, their approximation."""
     return h / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
@@ -199,16 +166,6 @@ def gelu(h: np.ndarray) -> np.ndarray:
 def layer_norm(h: np.ndarray, weights: dict) -> np.ndarray:
     centred = h - h.mean(axis=-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * weights["scale"] + weights["bias"]
-
-
-def correlated(x: np.ndarray, weights: dict) -> np.ndarray:
-    """A convolution by SciPy, a plane at a time."""
-    _, _, inputs, outputs = weights["kernel"].shape
-    planes = [
-        sum(correlate(x[..., i], weights["kernel"][None, :, :, i, o], mode="constant") for i in range(inputs))
-        for o in range(outputs)
-    ]
-    return np.stack(planes, axis=-1) + weights["bias"]
 
 
 def block_reference(weights: dict, h: np.ndarray) -> np.ndarray:
