@@ -489,9 +489,14 @@ def collect(out: Path) -> list[dict[str, Any]]:
             "parameters": summary["parameters"],
             "training_seconds": round(sum(v for k, v in summary["seconds"].items() if k != "total"), 1),
         }
+        scores = {name: score for name, score in scores.items() if "nll" in score}
+        first = min(score["pictures"] for score in scores.values())  # those that more samples were drawn for
         for name, score in scores.items():
-            if "nll" in score:
-                record[name], record[f"{name}_error"] = score["nll"]["value"], score["nll"]["standard_error"]
+            kept = {name: (score["nll"], score["pictures"])}
+            if score["pictures"] > first:
+                kept[f"{name}_of_first"] = score["nll_of_first"], first
+            for key, (nll, count) in kept.items():
+                record |= {key: nll["value"], f"{key}_error": nll["standard_error"], f"{key}_pictures": count}
         records.append(record)
     return sorted(records, key=lambda record: (order[0].index(record["task"]), order[1].index(record["row"])))
 
@@ -501,9 +506,13 @@ def markdown(records: list[dict[str, Any]]) -> str:
     tasks = [task for task in (*TASKS.values(), "top_half") if any(r["task"] == task for r in records)]
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for record in records:
-        for name in (key for key in record if f"{key}_error" in record):
+        names = [key for key in record if f"{key}_error" in record]
+        everything = max(record[f"{name}_pictures"] for name in names)
+        for name in names:
             words = {"exact": "exact", "negative_elbo": "-ELBO, grey targets"}.get(name)
             words = words or name.replace("importance_sampling_", "IS, S = ").replace("monte_carlo_", "MC, S = ")
+            if (count := record[f"{name}_pictures"]) < everything:
+                words = f"{words.removesuffix('_of_first')}, first {count:,} pictures"
             cell = f"{record[name]:.2f} ± {record[f'{name}_error']:.2f}"
             lines.setdefault((record["row"], words), {})[record["task"]] = cell
     head = ["row", "estimate", *tasks]

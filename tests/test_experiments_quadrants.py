@@ -87,7 +87,12 @@ def test_the_tables_say_what_the_runs_say(finished):
         assert float(record["importance_sampling_50"]) == residual["value"]
         assert float(record["importance_sampling_50_error"]) == residual["standard_error"]
     cell = f"{residual['value']:.2f} ± {residual['standard_error']:.2f}"
-    assert f"| residual | IS, S = 50 | {cell} |" in (finished / "table.md").read_text()
+    text = (finished / "table.md").read_text()
+    assert f"| residual | IS, S = 50 | {cell} |" in text
+    few = summary(finished, "residual")["test"]["importance_sampling_50"]["nll_of_first"]
+    assert f"| residual | IS, S = 50, first 20 pictures | {few['value']:.2f} ± {few['standard_error']:.2f} |" in text
+    many = summary(finished, "residual")["test"]["importance_sampling_100"]["nll"]
+    assert f"| residual | IS, S = 100, first 20 pictures | {many['value']:.2f} ± {many['standard_error']:.2f} |" in text
 
 
 def test_a_second_call_finds_what_is_there(finished, capsys):
