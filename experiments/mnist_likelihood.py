@@ -42,7 +42,7 @@ class Models:
     latent_layers: int | None = None
     """layers of latents, each given those above it; 4 if left out, 2 on the 8x8 digits"""
     hidden: tuple[int, ...] | None = None
-    """widths of the residual blocks; 500 if left out, 256 on the 8x8 digits"""
+    """widths of the residual blocks; 500 500 if left out, 256 on the 8x8 digits"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Fitting:
     targets: Literal["dynamic", "static"] = "dynamic"
     """pixels of the training pictures are drawn black or white afresh each time one is seen, or once"""
     epochs: int | None = None
-    """passes over the training pictures; 100 if left out, 300 on the 8x8 digits"""
+    """passes over the training pictures; 80 if left out, 300 on the 8x8 digits"""
     batch_size: int = 200
     """pictures a step"""
     learning_rate: float = 1.5e-3
@@ -115,7 +115,7 @@ class Preset(NamedTuple):
     epochs: int
 
 
-DEFAULT = Preset(latents=64, latent_layers=4, hidden=(500,), epochs=100)
+DEFAULT = Preset(latents=64, latent_layers=4, hidden=(500, 500), epochs=80)
 PRESETS = {"digits": Preset(latents=16, latent_layers=2, hidden=(256,), epochs=300)}
 SMOKE = Preset(latents=4, latent_layers=2, hidden=(32,), epochs=2)
 
