@@ -72,15 +72,11 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(study.Output):
     """What is measured and left behind."""
 
-    out: Path | None = None
-    """run folder; runs/mnist_inpaint if left out, with the name of the data set added if it is not MNIST"""
     num_samples: int = 100
     """importance samples of log p(x | c)"""
-    smoke: bool = False
-    """a few seconds on the 8x8 digits, to see that everything works; the pictures will be poor"""
 
 
 @dataclass(frozen=True)

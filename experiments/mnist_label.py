@@ -48,15 +48,11 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(study.Output):
     """What is left behind."""
 
-    out: Path | None = None
-    """run folder; runs/mnist_label if left out, with the name of the data set added if it is not MNIST"""
     digit: int = 5
     """the class whose manifold is drawn"""
-    smoke: bool = False
-    """a few seconds on the 8x8 digits, to see that everything works; the pictures will be poor"""
 
 
 @dataclass(frozen=True)

@@ -146,17 +146,6 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class Output:
-    """What is left behind."""
-
-    out: Path | None = None
-    """folder of the table and of the runs; runs/mnist_quadrants if left out, with the name of the data set added if
-    it is not MNIST"""
-    smoke: bool = False
-    """a few seconds on the 8x8 digits, to see that everything works; the figures will be poor"""
-
-
-@dataclass(frozen=True)
 class Settings:
     """Options of the experiment."""
 
@@ -165,7 +154,7 @@ class Settings:
     models: Models = field(default_factory=Models)
     fitting: Fitting = field(default_factory=Fitting)
     measuring: Measuring = field(default_factory=Measuring)
-    output: Output = field(default_factory=Output)
+    output: study.Output = field(default_factory=study.Output)
 
 
 class Row(NamedTuple):

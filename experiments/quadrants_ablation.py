@@ -52,11 +52,7 @@ class Settings:
     """passes over the training pictures, for each"""
     seed: int = 0
     """source of all randomness but the pixels that are drawn once"""
-    out: Path | None = None
-    """folder of the table and of the runs; runs/quadrants_ablation if left out, with the name of the data set added if
-    it is not MNIST"""
-    smoke: bool = False
-    """a few seconds a variant on the 8x8 digits, to see that everything works"""
+    output: study.Output = field(default_factory=study.Output)
 
 
 def variant(settings: Settings, name: str, out: Path) -> mnist_quadrants.Settings:
@@ -73,7 +69,7 @@ def variant(settings: Settings, name: str, out: Path) -> mnist_quadrants.Setting
         models=replace(models, **of_models),
         fitting=replace(mnist_quadrants.Fitting(epochs=settings.epochs, seed=settings.seed), **of_fitting),
         measuring=mnist_quadrants.Measuring(split="validation", many_samples=0),
-        output=mnist_quadrants.Output(out=out / name, smoke=settings.smoke),
+        output=study.Output(out=out / name, smoke=settings.output.smoke),
     )
 
 
@@ -82,8 +78,8 @@ def main(settings: Settings) -> Path:
     cvae.checks.require(len(settings.variants) > 0, "--variants", "name at least one", "none")
     for name in settings.variants:
         cvae.checks.one_of("--variants", name, tuple(VARIANTS))
-    dataset = study.read(settings.data, settings.smoke)
-    out = study.folder("quadrants_ablation", dataset.name, settings.smoke, settings.out)
+    dataset = study.read(settings.data, settings.output.smoke)
+    out = study.folder("quadrants_ablation", dataset.name, settings.output.smoke, settings.output.out)
     asked = {name: variant(settings, name, out) for name in settings.variants}
     for each in asked.values():  # refuse before the first is trained
         mnist_quadrants.plan(each)

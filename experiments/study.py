@@ -38,6 +38,16 @@ class Data:
     """folder of prepared data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if left out"""
 
 
+@dataclass(frozen=True)
+class Output:
+    """What is left behind."""
+
+    out: Path | None = None
+    """run folder; runs/EXPERIMENT if left out, with the name of the data set added if it is not MNIST"""
+    smoke: bool = False
+    """a few seconds on the 8x8 digits, to see that everything works; the figures will be poor"""
+
+
 def unmoved(architecture: Architecture, examples: int) -> dict[str, Any]:
     """What a condition told of shifts stores of pictures that have not been moved: none, [N, 2]; else nothing."""
     import numpy as np

@@ -74,15 +74,11 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(study.Output):
     """How they are scored, and what is left behind."""
 
     num_samples: int = 100
     """importance samples of the log-likelihood; with another number than before, finished members are scored again"""
-    out: Path | None = None
-    """run folder; runs/EXPERIMENT if left out, with the name of the data set added if it is not MNIST"""
-    smoke: bool = False
-    """a short run on the 8x8 digits, to see that everything works; the scores will be poor"""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 from experiments import mnist_quadrants, quadrants_ablation
 from experiments.quadrants_ablation import VARIANTS, Settings
-from experiments.study import Data
+from experiments.study import Data, Output
 
 
 def configs(tmp_path) -> dict:
@@ -38,7 +38,9 @@ def test_every_variant_is_the_default_with_one_change(tmp_path):
 
 
 def test_a_smoke_run_compares_on_validation(tmp_path):
-    out = quadrants_ablation.main(Settings(variants=("default",), epochs=1, out=tmp_path / "run", smoke=True))
+    out = quadrants_ablation.main(
+        Settings(variants=("default",), epochs=1, output=Output(tmp_path / "run", smoke=True))
+    )
     summary = json.loads((out / "default" / "quadrants_1" / "residual" / "summary.json").read_text())
     assert summary["split"] == "validation"
     (row,) = json.loads((out / "table.json").read_text())
@@ -56,5 +58,5 @@ def test_a_smoke_run_compares_on_validation(tmp_path):
 )
 def test_bad_variants_are_refused(variants, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        quadrants_ablation.main(Settings(variants=variants, out=tmp_path / "run", smoke=True))
+        quadrants_ablation.main(Settings(variants=variants, output=Output(tmp_path / "run", smoke=True)))
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ from experiments import mnist_likelihood, study
 
 def settings(out, **measuring):
     return mnist_likelihood.Settings(
-        output=mnist_likelihood.Output(out=out, smoke=True),
+        output=study.Output(out=out, smoke=True),
         measuring=mnist_likelihood.Measuring(
             **{"num_samples": 50, "class_samples": 50, "many_samples": 100, "pictures": 40, "generated": 12} | measuring
         ),

@@ -13,8 +13,8 @@ from PIL import Image
 
 import cvae
 from experiments import command, mnist_quadrants
-from experiments.mnist_quadrants import Fitting, Measuring, Models, Output, Settings, Task
-from experiments.study import Data
+from experiments.mnist_quadrants import Fitting, Measuring, Models, Settings, Task
+from experiments.study import Data, Output
 
 ESTIMATES = {f"{name}_{samples}" for name in ("importance_sampling", "monte_carlo") for samples in (50, 100)}
 

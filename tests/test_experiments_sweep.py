@@ -25,7 +25,7 @@ FITTING = sweep.Fitting(hidden=(5,), epochs=2)
 
 def settings(out, conditions=("label", "none"), axes=AXES, num_samples=4, **fitting):
     """A sweep of tiny models, all of which share their compiled programs."""
-    output = sweep.Output(num_samples, out)
+    output = sweep.Output(out, num_samples=num_samples)
     return sweep_latent.Settings(DIGITS, sweep.Types(conditions), axes, replace(FITTING, **fitting), output)
 
 
@@ -236,7 +236,7 @@ def test_another_number_of_samples_scores_again_and_trains_nothing(copy, made, t
 def test_a_part_of_the_picture_is_scored_apart(tmp_path, capsys):
     types, axes = sweep.Types(("none", "image")), sweep.Axes((3,), (0,))
     out = sweep_condition.main(
-        sweep_condition.Settings(DIGITS, types, axes, FITTING, sweep.Output(4, tmp_path / "run"))
+        sweep_condition.Settings(DIGITS, types, axes, FITTING, sweep.Output(tmp_path / "run", num_samples=4))
     )
     printed = capsys.readouterr().out
     assert "pixels scored" in printed
