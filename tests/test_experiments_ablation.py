@@ -39,9 +39,9 @@ def test_every_variant_is_the_default_with_one_change(tmp_path):
 
 def test_a_smoke_run_compares_on_validation(tmp_path):
     out = quadrants_ablation.main(
-        Settings(variants=("default",), epochs=1, output=Output(tmp_path / "run", smoke=True))
+        Settings(quadrants=3, variants=("default",), epochs=2, output=Output(tmp_path / "run", smoke=True))
     )
-    summary = json.loads((out / "default" / "quadrants_1" / "residual" / "summary.json").read_text())
+    summary = json.loads((out / "default" / "quadrants_3" / "residual" / "summary.json").read_text())
     assert summary["split"] == "validation"
     (row,) = json.loads((out / "table.json").read_text())
     assert row["nll"] == summary["validation"]["importance_sampling_100"]["nll"]
