@@ -209,6 +209,39 @@ QUADRANTS = {  # folder of results: what is seen
     "mnist_quadrants": "grey levels",
     "mnist_quadrants_drawn": "drawn black or white too",
 }
+ROWS = {
+    "deterministic": "of the paper's size: deterministic network",
+    "gsnn": "of the paper's size: GSNN",
+    "cvae": "of the paper's size: CVAE",
+    "residual": "the default CVAE",
+    "record": "the record CVAE",
+}
+ESTIMATES = {
+    "exact": "exact",
+    "monte_carlo_100": "Monte Carlo, S = 100",
+    "monte_carlo_5000": "Monte Carlo, S = 5,000, first 1,000 pictures",
+    "importance_sampling_100": "importance sampling, S = 100",
+    "importance_sampling_100_of_first": "importance sampling, S = 100, first 1,000 pictures",
+    "importance_sampling_5000": "importance sampling, S = 5,000, first 1,000 pictures",
+}
+
+
+def _quadrants(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """The runs of a folder of results, by row and task."""
+    return {(record["row"], record["task"]): record for record in quadrants.collect(RESULTS / folder)}
+
+
+def _cells(records: list[dict[str, Any]], name: str) -> list[str]:
+    return [f"{r[name]:.2f} ± {r[name + '_error']:.2f}" if name in r else "-" for r in records]
+
+
+def _machines(*folders: str) -> str:
+    """Where the runs of these folders of results were made: a sentence for every machine, with its commits."""
+    paths = [path for folder in folders for path in sorted((RESULTS / folder).glob("*/*/summary.json"))]
+    commits: dict[str, list[str]] = {}
+    for machine, commit in sorted({tuple(source(path).split(": ", 1)[1].rsplit(", commit ", 1)) for path in paths}):
+        commits.setdefault(machine, []).append(commit)
+    return "; ".join(f"{machine}, commits {', '.join(which)}" for machine, which in commits.items())
 
 
 def mnist_quadrants() -> str:
@@ -220,37 +253,28 @@ def mnist_quadrants() -> str:
     named = {"deterministic": "deterministic network", "gsnn": "GSNN", "cvae": "CVAE"}
     for (row, estimate), published in PAPER.items():
         lines.append(f"| paper: {named[row]}, {estimate} | not said | {' | '.join(published)} |")
-    estimates = {
-        "exact": "exact",
-        "monte_carlo_100": "Monte Carlo, S = 100",
-        "monte_carlo_5000": "Monte Carlo, S = 5,000, first pictures",
-        "importance_sampling_100": "importance sampling, S = 100",
-        "importance_sampling_5000": "importance sampling, S = 5,000, first pictures",
-    }
-    whose = {row: f"of the paper's size: {words}" for row, words in named.items()}
-    whose |= {"residual": "the default CVAE", "record": "the record"}
     minutes = []
     for folder, seen in QUADRANTS.items():
-        records = {(r["row"], r["task"]): r for r in quadrants.collect(RESULTS / folder)}
-        for row, words in whose.items():
-            for name, estimate in estimates.items():
-                found = [records.get((row, task), {}) for task in COLUMNS]
-                cells = [f"{r[name]:.2f} ± {r[name + '_error']:.2f}" if name in r else "-" for r in found]
+        records = _quadrants(folder)
+        for row, words in ROWS.items():
+            found = [records.get((row, task), {}) for task in COLUMNS]
+            for name, estimate in ESTIMATES.items():
+                cells = _cells(found, name)
                 if set(cells) != {"-"}:
                     bold = "**" if name == "importance_sampling_100" and row in ("residual", "record") else ""
                     lines.append(f"| {bold}{words}, {estimate}{bold} | {seen} | {' | '.join(cells)} |")
-            spent = [f"{r['training_seconds'] / 60:.1f}" for task in COLUMNS if (r := records.get((row, task)))]
-            minutes += [f"{words} ({seen}) {', '.join(spent)}"] if spent else []
-    paths = [path for folder in QUADRANTS for path in sorted((RESULTS / folder).glob("*/*/summary.json"))]
-    machines = sorted({source(path).split(": ", 1)[1] for path in paths})
+            spent = [f"{record['training_seconds'] / 60:.0f}" for record in found if record]
+            minutes += [f"{words}, {seen}, {' '.join(spent)}"] if spent else []
+    drawn = _read(RESULTS / "mnist_quadrants_drawn/quadrants_1/residual/config.json")["models"]["cvae"]
     note = (
-        "`python -m experiments.mnist_quadrants`, the last rows with `--seen drawn --out runs/mnist_quadrants_drawn`: "
-        "a file for every row and column under [`results/mnist_quadrants`](results/mnist_quadrants) and "
-        f"[`results/mnist_quadrants_drawn`](results/mnist_quadrants_drawn); {'; '.join(machines)}. ± is the standard "
-        f"error over 10,000 test pictures. Minutes of training, a column each: {'; '.join(minutes)}. The paper's rows "
-        "are as commonly cited. It does not say how its pixels were made black or white, nor whether those that are "
-        "seen were: its deterministic network agrees with targets drawn by their grey levels, and what is seen left "
-        "grey. Drawn too, they tell less, and every score is higher."
+        "`python -m experiments.mnist_quadrants`, with `--rows record` for the record; where what is seen was drawn, "
+        f"with `--seen drawn --latent-layers {drawn['latent_layers']} --out runs/mnist_quadrants_drawn`. A file for "
+        "every row and column is under [`results/mnist_quadrants`](results/mnist_quadrants) and "
+        f"[`results/mnist_quadrants_drawn`](results/mnist_quadrants_drawn): {_machines(*QUADRANTS)}. ± is the standard "
+        f"error over the test pictures. Minutes of training, a column each: {'; '.join(minutes)}. The paper's rows are "
+        "as commonly cited. It does not say how its pixels were made black or white, nor whether those that are seen "
+        "were: its deterministic network agrees with targets drawn by their grey levels, and what is seen left grey. "
+        "Drawn too, they tell less, and every score is higher."
     )
     return "\n".join([*lines, "", note])
 
