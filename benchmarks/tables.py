@@ -241,7 +241,7 @@ def _machines(*folders: str) -> str:
     commits: dict[str, list[str]] = {}
     for machine, commit in sorted({tuple(source(path).split(": ", 1)[1].rsplit(", commit ", 1)) for path in paths}):
         commits.setdefault(machine, []).append(commit)
-    return "; ".join(f"{machine}, commits {', '.join(which)}" for machine, which in commits.items())
+    return "; ".join(f"{on}, commit{'s' * (len(which) > 1)} {', '.join(which)}" for on, which in commits.items())
 
 
 def mnist_quadrants() -> str:
