@@ -45,7 +45,7 @@ class Output:
     out: Path | None = None
     """run folder; runs/EXPERIMENT if left out, with the name of the data set added if it is not MNIST"""
     smoke: bool = False
-    """a few seconds on the 8x8 digits, to see that everything works; the figures will be poor"""
+    """a short run on the 8x8 digits, to see that everything works; the figures will be poor"""
 
 
 def unmoved(architecture: Architecture, examples: int) -> dict[str, Any]:
