@@ -40,7 +40,7 @@ def source(path: Path) -> str:
     device = f", {', '.join(machine['devices'])}" if machine["devices"] != ["cpu"] else ""
     name = path.relative_to(ROOT)
     return (
-        f"[`{name}`]({name}): {machine['cores']} cores of an {machine['cpu']}{device}, "
+        f"[`{name}`]({name}): {machine['cores']} core{'s' * (machine['cores'] > 1)} of an {machine['cpu']}{device}, "
         f"JAX {record['versions']['jax']}, commit `{record['commit'][:7]}`"
     )
 
