@@ -203,6 +203,11 @@ DIGITS = _rows(
 SMOKE = _rows(_paper(16, 4), _STOPS | {"epochs": 2}, _residual((16,), 4, 2, 2), _residual((16, 16), 4, 2, 2))
 
 
+def presets(dataset: str, smoke: bool) -> dict[str, Row]:
+    """The rows as a data set wants them."""
+    return SMOKE if smoke else {"digits": DIGITS}.get(dataset, ROWS)
+
+
 class Plan(NamedTuple):
     """A row of a column: its config and its run folder."""
 
@@ -224,12 +229,12 @@ def plan(settings: Settings) -> tuple[Dataset, list[Plan], Path]:
         require(len(set(values)) == len(values), name, "name every one once", " ".join(map(str, values)))
     dataset = split(study.read(settings.data, smoke))
     out = study.folder("mnist_quadrants", dataset.name, smoke, settings.output.out)
-    presets = SMOKE if smoke else {"digits": DIGITS}.get(dataset.name, ROWS)
+    rows = presets(dataset.name, smoke)
     tasks = ["top_half"] if settings.task.task == "top" else [TASKS[quadrants] for quadrants in settings.task.quadrants]
     plans = []
     for task in tasks:
         for row in models.rows:
-            config = configure(settings, dataset, task, row, presets[row])
+            config = configure(settings, dataset, task, row, rows[row])
             plans.append(Plan(task, row, config, out / task / row))
     for planned in plans:
         cvae.runs.check_free(planned.out, planned.config)

@@ -25,7 +25,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("the default", {}),
     "one_layer": ("one layer of latents", {"latent_layers": 1}),
     "two_layers": ("two layers of latents", {"latent_layers": 2}),
-    "two_blocks": ("two residual blocks of 500", {"hidden": (500, 500)}),
+    "two_blocks": ("two residual blocks", {"blocks": 2}),
     "standard_prior": ("N(0, I) in place of the learned prior", {"prior": "standard"}),
     "not_moved": ("training pictures not moved", {"shift": 0}),
     "no_decay": ("no weight decay", {"weight_decay": 0.0}),
@@ -55,9 +55,12 @@ class Settings:
     output: study.Output = field(default_factory=study.Output)
 
 
-def variant(settings: Settings, name: str, out: Path) -> mnist_quadrants.Settings:
-    """The settings of `mnist_quadrants` that make a variant."""
-    changes = VARIANTS[name][1]
+def variant(settings: Settings, name: str, dataset: str, out: Path) -> mnist_quadrants.Settings:
+    """The settings of `mnist_quadrants` that make a variant; `blocks` is how many of the data set's own width."""
+    changes = dict(VARIANTS[name][1])
+    if "blocks" in changes:
+        usual = mnist_quadrants.presets(dataset, settings.output.smoke)["residual"]
+        changes["hidden"] = changes.pop("blocks") * usual.architecture["hidden"]
     of_models, of_fitting = (
         {key: value for key, value in changes.items() if hasattr(kind(), key)}
         for kind in (mnist_quadrants.Models, mnist_quadrants.Fitting)
@@ -80,7 +83,7 @@ def main(settings: Settings) -> Path:
         cvae.checks.one_of("--variants", name, tuple(VARIANTS))
     dataset = study.read(settings.data, settings.output.smoke)
     out = study.folder("quadrants_ablation", dataset.name, settings.output.smoke, settings.output.out)
-    asked = {name: variant(settings, name, out) for name in settings.variants}
+    asked = {name: variant(settings, name, dataset.name, out) for name in settings.variants}
     for each in asked.values():  # refuse before the first is trained
         mnist_quadrants.plan(each)
     for each in asked.values():

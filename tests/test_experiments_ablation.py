@@ -14,7 +14,7 @@ def configs(tmp_path) -> dict:
     settings = Settings(data=Data(dataset="digits"), epochs=3)
     found = {}
     for name in VARIANTS:
-        each = quadrants_ablation.variant(settings, name, tmp_path)
+        each = quadrants_ablation.variant(settings, name, "digits", tmp_path)
         assert (each.measuring.split, each.models.rows) == ("validation", ("residual",))
         (plan,) = mnist_quadrants.plan(each)[1]
         found[name] = plan.config
@@ -32,6 +32,8 @@ def test_every_variant_is_the_default_with_one_change(tmp_path):
     assert found["guess_frozen"].training.frozen == ("guess",)
     assert found["guess_joint"].training.frozen == ()
     assert found["iwae"].training.num_samples == 5
+    assert default.models["cvae"].hidden == (128,)
+    assert found["two_blocks"].models["cvae"].hidden == (128, 128)
     assert found["one_layer"].models["cvae"].latent_layers == 1
     assert found["not_moved"].models["cvae"].condition.names == ("image", "observed")
     assert list(tmp_path.iterdir()) == []
