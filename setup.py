@@ -43,6 +43,7 @@ setup(
             "pytest>=8",
             "pytest-cov>=6",
             "pytest-xdist>=3.6",
+            "hypothesis>=6.170",
             "nbclient>=0.10",
             "nbformat>=5.10",
             "ipykernel>=6.29",

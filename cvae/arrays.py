@@ -91,6 +91,7 @@ def split(size: int, seed: int, validation: float = 0.1, test: float = 0.1) -> R
     checks.seed("seed", seed)
     checks.positive_number("validation", validation)
     checks.positive_number("test", test)
+    validation, test = float(validation), float(test)  # a float of 16 bits counts up to 65,504 rows
     checks.require(validation + test < 1, "validation + test", "be below 1", f"{validation:g} + {test:g}")
     held, tested = round(size * validation), round(size * test)
     counts = {"train": size - held - tested, "validation": held, "test": tested}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,12 +42,16 @@ def class_log_likelihoods(
     Shapes: x [N, *event] as stored -> [N, num_classes], nats.
     Raises: ValueError if the model has no such label, or as `log_likelihood`.
     """
+    shape = checks.shape_of("x", x)
+    checks.require(len(shape) > 0, "x", "have shape [N, *event]", shape)
+    checks.require(isinstance(c, Mapping), "c", "be a dict", f"a {type(c).__name__}")
     condition = model.architecture.condition if model.architecture else None
     labels = {part.name: part for part in getattr(condition, "parts", (condition,)) if isinstance(part, Label)}
-    checks.require(name in labels, "name", f"be a label of the model, {list(labels)}", repr(name))
+    is_label = isinstance(name, str) and name in labels
+    checks.require(is_label, "name", f"be a label of the model, {list(labels)}", checks.shown(name))
     columns = []
     for y in range(labels[name].num_classes):
-        given = {**c, name: np.full(len(x), y)}
+        given = {**c, name: np.full(shape[0], y)}
         scored = log_likelihood(
             model,
             params,
@@ -89,15 +94,21 @@ def classify(class_log_likelihoods: Any, label: Any, *, log_prior: Any | None = 
     Raises: ValueError for shapes that do not fit, values that are not finite, or labels out of range.
     Source: expected calibration error from Guo et al. 2017, with 15 bins.
     """
-    scores, label = np.asarray(class_log_likelihoods, np.float64), np.asarray(label)
+    what = "real numbers, shape [N, classes]"
+    scores = checks.real_numbers("class_log_likelihoods", class_log_likelihoods, what)
+    label = checks.array("label", label, "integers, shape [N]")
     checks.require(scores.ndim == 2, "class_log_likelihoods", "have shape [N, classes]", scores.shape)
+    checks.whole_number("class_log_likelihoods: num_classes", scores.shape[1], least=2)
     checks.require(bool(np.isfinite(scores).all()), "class_log_likelihoods", "be finite", "NaN or infinite values")
     Label(scores.shape[1]).check({"label": label}, batch=len(scores))
     if log_prior is not None:
-        prior = np.asarray(log_prior, np.float64)
+        prior = checks.real_numbers("log_prior", log_prior, "real numbers, shape [classes]")
         checks.require(prior.shape == scores.shape[1:], "log_prior", "have a value a class", prior.shape)
         checks.require(bool(np.isfinite(prior).all()), "log_prior", "be finite", "NaN or infinite values")
-        scores = scores + prior
+        with np.errstate(over="ignore"):
+            scores = scores + prior
+        rule = "be finite with the class_log_likelihoods added"
+        checks.require(bool(np.isfinite(scores).all()), "log_prior", rule, "infinite sums")
     log_posterior = log_softmax(scores, axis=1)
     predicted = log_posterior.argmax(axis=1)
     confidence, right = np.exp(log_posterior.max(axis=1)), predicted == label

@@ -116,7 +116,7 @@ class Label(_Condition):
     """A class label, `c = {"label": int[B]}` with values in [0, num_classes), entering one-hot.
 
     Raises:
-        ValueError: `num_classes` is not a whole number of at least 2.
+        ValueError: `num_classes` is not a whole number of at least 2; the name is none.
     """
 
     num_classes: int
@@ -124,6 +124,7 @@ class Label(_Condition):
 
     def __post_init__(self) -> None:
         checks.whole_number("num_classes", self.num_classes, least=2)
+        checks.word("name", self.name)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -140,7 +141,7 @@ class Label(_Condition):
         label, name = c[self.name], f"c[{self.name!r}]"
         shape = checks.shape_of(name, label)
         rule = f"be integers in [0, {self.num_classes}), shape [B]"
-        is_integer = np.issubdtype(np.dtype(label.dtype), np.integer)
+        is_integer = checks.is_integer(label.dtype)
         hint = " (one-hot? pass its argmax)" if shape[1:] == (self.num_classes,) else ""
         checks.require(is_integer and len(shape) == 1, name, rule, f"{label.dtype} of shape {shape}{hint}")
         checks.require(shape[0] > 0, name, "hold at least one label", f"shape {shape}")
@@ -157,6 +158,10 @@ class Label(_Condition):
         return jax.nn.one_hot(c[self.name], self.num_classes)
 
 
+# Float32's largest number, and the smallest that no processor takes for 0.
+_LARGEST, _SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
+
+
 @dataclass(frozen=True)
 class Continuous(_Condition):
     """Real numbers, `c = {"continuous": [B, dim]}` in their own units, entering standardised: (value - mean) / std.
@@ -165,8 +170,8 @@ class Continuous(_Condition):
     goes: `Continuous.fitted(values)` takes them. Left out, they are 0 and 1.
 
     Raises:
-        ValueError: `dim` is not a whole number of at least 1; the statistics are not `dim` finite numbers, or a
-            standard deviation is not above 0.
+        ValueError: `dim` is not a whole number of at least 1; the statistics are not `dim` finite numbers of
+            float32, or a standard deviation is not above 0; the name is none.
     """
 
     dim: int = 1
@@ -176,13 +181,22 @@ class Continuous(_Condition):
 
     def __post_init__(self) -> None:
         checks.whole_number("dim", self.dim)
-        object.__setattr__(self, "mean", tuple(self.mean) or (0.0,) * self.dim)
-        object.__setattr__(self, "std", tuple(self.std) or (1.0,) * self.dim)
+        checks.word("name", self.name)
+        object.__setattr__(self, "mean", checks.several("mean", self.mean) or (0.0,) * self.dim)
+        object.__setattr__(self, "std", checks.several("std", self.std) or (1.0,) * self.dim)
         for name, values in (("mean", self.mean), ("std", self.std)):
             checks.require(len(values) == self.dim, name, f"hold dim = {self.dim} numbers", len(values))
         for column in range(self.dim):
             checks.finite_number(f"mean[{column}]", self.mean[column])
             checks.positive_number(f"std[{column}]", self.std[column])
+            # Features are float32, in which other numbers are infinite, or 0.
+            rule = f"be a number of float32, up to {_LARGEST:.3g}"
+            checks.require(abs(float(self.mean[column])) <= _LARGEST, f"mean[{column}]", rule, self.mean[column])
+            rule = f"be a number of float32, from {_SMALLEST:.3g} to {_LARGEST:.3g}"
+            std = float(self.std[column])
+            checks.require(_SMALLEST <= std <= _LARGEST, f"std[{column}]", rule, self.std[column])
+        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+        object.__setattr__(self, "std", tuple(map(float, self.std)))
 
     @classmethod
     def fitted(cls, values: Any, name: str = "continuous") -> Continuous:
@@ -210,9 +224,17 @@ class Continuous(_Condition):
         return self.dim
 
     def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
-        """Refuse what is not finite real numbers [B, dim], one row an example of x."""
+        """Refuse what is not finite real numbers [B, dim], also once standardised, one row an example of x."""
         name = f"c[{self.name!r}]"
         _check_real(name, c[self.name], self.dim)
+        array = checks.values(c[self.name])
+        if array is not None:
+            with np.errstate(over="ignore"):
+                mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+                features = (checks.single(array) - mean) / std
+            row, column = np.unravel_index(int((~np.isfinite(features)).argmax()), features.shape)
+            rule = "be finite when standardised, (value - mean) / std"
+            checks.require(bool(np.isfinite(features).all()), name, rule, f"{array[row, column]} at row {row}")
         if batch is not None:
             checks.same_length(name, c[self.name].shape[0], "x", batch)
 
@@ -225,16 +247,19 @@ class Continuous(_Condition):
 def _check_real(name: str, values: Any, dim: int | None) -> None:
     shape = checks.shape_of(name, values)
     rule = f"be finite real numbers, shape [B, {'dim' if dim is None else dim}]"
-    is_real = checks.is_float(values.dtype) or np.issubdtype(np.dtype(values.dtype), np.integer)
+    is_real = checks.is_float(values.dtype) or checks.is_integer(values.dtype)
     hint = " (add an axis: [:, None])" if len(shape) == 1 else ""
     fits = len(shape) == 2 and shape[1] == (shape[1] if dim is None else dim) and shape[1] > 0
     checks.require(is_real and fits, name, rule, f"{values.dtype} of shape {shape}{hint}")
     checks.require(shape[0] > 0, name, "hold at least one row", f"shape {shape}")
     array = checks.values(values)
     if array is not None:
-        bad = ~np.isfinite(array.astype(np.float64))
+        bad = ~np.isfinite(checks.single(array))
         row, column = np.unravel_index(int(bad.argmax()), bad.shape)
         checks.require(not bad.any(), name, rule, f"{array[row, column]} at row {row}, column {column}")
+        # Compiled programs take integers of 32 bits, and what is larger by its remainder.
+        fits = checks.is_float(array.dtype) or bool(((array >= -(2**31)) & (array < 2**31)).all())
+        checks.require(fits, name, "be floats where integers are beyond 32 bits", f"up to {array.max()}")
 
 
 @dataclass(frozen=True)
@@ -254,7 +279,8 @@ class Image(_Condition):
             x whose pixels are drawn black or white; otherwise it is x itself.
 
     Raises:
-        ValueError: there is no such mask, or it does not suit the shape; the picture is named as the mask.
+        ValueError: the shape is none, there is no such mask, or it does not suit the shape; the picture's name is
+            none, or the mask's.
     """
 
     event_shape: tuple[int, ...]
@@ -263,9 +289,10 @@ class Image(_Condition):
     stored: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "event_shape", tuple(self.event_shape))
-        choices = (*masks.MASKS, "given")
-        checks.require(self.mask in choices, "mask", f"be one of {', '.join(choices)}", repr(self.mask))
+        object.__setattr__(self, "event_shape", masks.shape("event_shape", self.event_shape))
+        checks.one_of("mask", self.mask, (*masks.MASKS, "given"))
+        checks.word("name", self.name)
+        checks.require(isinstance(self.stored, bool), "stored", "be True or False", checks.shown(self.stored))
         # Half of a picture one pixel high would be all of it, or nothing.
         has_halves = len(self.event_shape) > 1 and min(self.event_shape[:2]) > 1
         suits = has_halves or self.mask in ("given", "random_pixels")
@@ -400,7 +427,7 @@ class Mixed(_Condition):
     def __init__(self, **named: Part):
         checks.require(len(named) > 0, "Mixed", "name at least one condition", "none")
         for name, part in named.items():
-            checks.require(isinstance(part, Part), name, "be a Label, Continuous or Image", repr(part))
+            checks.require(isinstance(part, Part), name, "be a Label, Continuous or Image", checks.shown(part))
         object.__setattr__(self, "parts", tuple(replace(part, name=name) for name, part in named.items()))
         checks.require(len(set(self.names)) == len(self.names), "Mixed", "read every array once", list(self.names))
 

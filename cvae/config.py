@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -75,11 +76,14 @@ class Architecture:
         layers = self.latent_layers
         divides = self.latent_size % layers == 0
         checks.require(divides, "latent_size", f"be a multiple of latent_layers, {layers}", self.latent_size)
-        checks.require(isinstance(self.condition, Condition), "condition", "be a condition", repr(self.condition))
+        given = checks.shown(self.condition)
+        checks.require(isinstance(self.condition, Condition), "condition", "be a condition", given)
         checks.one_of("body", self.body, ("plain", "residual", "convolutional"))
         checks.one_of("conditioning", self.conditioning, ("concat", "concat_all", "film"))
         checks.one_of("prior", self.prior, ("standard", "learned"))
-        checks.require(isinstance(self.likelihood, Likelihood), "likelihood", "be a likelihood", repr(self.likelihood))
+        given = checks.shown(self.likelihood)
+        checks.require(isinstance(self.likelihood, Likelihood), "likelihood", "be a likelihood", given)
+        checks.require(isinstance(self.guess, bool), "guess", "be True or False", checks.shown(self.guess))
         for part in getattr(self.condition, "parts", (self.condition,)):
             if isinstance(part, Image):
                 shape = part.event_shape
@@ -163,6 +167,8 @@ class Training:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frozen", checks.several("frozen", self.frozen, "names"))
+        for i, part in enumerate(self.frozen):
+            checks.word(f"frozen[{i}]", part)
         checks.whole_number("epochs", self.epochs)
         checks.whole_number("batch_size", self.batch_size)
         checks.whole_number("num_samples", self.num_samples)
@@ -207,15 +213,16 @@ class Sweep:
             axis = checks.several(field_.name, getattr(self, field_.name))
             object.__setattr__(self, field_.name, axis)
             checks.require(len(axis) > 0, field_.name, "name at least one value", "none")
-            checks.require(len(set(axis)) == len(axis), field_.name, "name every value once", list(axis))
         for name, check in (
             ("latent_sizes", checks.whole_number),
             ("seeds", checks.seed),
             ("betas", checks.positive_number),
             ("learning_rates", checks.positive_number),
         ):
-            for i, value in enumerate(getattr(self, name)):
+            axis = getattr(self, name)
+            for i, value in enumerate(axis):
                 check(f"{name}[{i}]", value)
+            checks.require(len(set(axis)) == len(axis), name, "name every value once", checks.shown(list(axis)))
 
 
 @dataclass(frozen=True)
@@ -265,15 +272,16 @@ def _read(hint: Any, data: Any, name: str) -> Any:
             return None if data is None else _read(args[0], data, name)
         choices = {choice.__name__: choice for choice in args}
         kind = data.get("kind") if isinstance(data, dict) else None
-        checks.require(kind in choices, f"{name}.kind", f"be one of {sorted(choices)}", repr(kind))
+        is_choice = isinstance(kind, str) and kind in choices
+        checks.require(is_choice, f"{name}.kind", f"be one of {sorted(choices)}", checks.shown(kind))
         return _read(choices[kind], {key: value for key, value in data.items() if key != "kind"}, name)
     if dataclasses.is_dataclass(hint):
-        checks.require(isinstance(data, dict), name, "be an object", repr(data))
+        checks.require(isinstance(data, dict), name, "be an object", checks.shown(data))
         hints = get_type_hints(hint)
         wanted = [f.name for f in dataclasses.fields(hint)]
         missing = dataclasses.MISSING
         needed = {f.name for f in dataclasses.fields(hint) if f.default is missing and f.default_factory is missing}
-        checks.require(needed <= data.keys() <= set(wanted), name, f"have the fields {wanted}", sorted(data))
+        checks.require(needed <= data.keys() <= set(wanted), name, f"have the fields {wanted}", sorted(map(str, data)))
         fields = {key: _read(hints[key], data[key], f"{name}.{key}") for key in wanted if key in data}
         try:
             if hint is Mixed:
@@ -284,14 +292,16 @@ def _read(hint: Any, data: Any, name: str) -> Any:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if origin is tuple:
-        checks.require(isinstance(data, list), name, "be a list", repr(data))
+        checks.require(isinstance(data, list), name, "be a list", checks.shown(data))
         return tuple(_read(args[0], value, f"{name}[{i}]") for i, value in enumerate(data))
     if origin is dict:
-        checks.require(isinstance(data, dict), name, "be an object", repr(data))
+        checks.require(isinstance(data, dict), name, "be an object", checks.shown(data))
         return {key: _read(args[1], value, f"{name}.{key}") for key, value in data.items()}
     if hint is float:
-        is_number = isinstance(data, (int, float)) and not isinstance(data, bool)
-        checks.require(is_number, name, "be a number", repr(data))
+        # JSON's integers have no bound, floats have.
+        is_number = isinstance(data, float) or (type(data) is int and abs(data) <= sys.float_info.max)
+        checks.require(is_number, name, "be a number", checks.shown(data))
+        checks.finite_number(name, data)
         return float(data)
-    checks.require(type(data) is hint, name, f"be of type {hint.__name__}", repr(data))
+    checks.require(type(data) is hint, name, f"be of type {hint.__name__}", checks.shown(data))
     return data

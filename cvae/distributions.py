@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from cvae import checks
+
 
 class Distribution(Protocol):
     """What `decode` returns: a likelihood p(x | z, c)."""
@@ -36,6 +38,32 @@ class Distribution(Protocol):
     def sample(self, key: Array) -> Array:
         """One draw, [B, *event]."""
         ...
+
+
+def _numbers(name: str, x: Any, rows: int | None = None, event: tuple[int, ...] | None = None) -> Any:
+    """Refuse what is no array of real numbers, or no [B, *event] where B may broadcast; the numbers as floats."""
+    shape = checks.shape_of(name, x)
+    is_real = checks.is_float(x.dtype) or checks.is_integer(x.dtype) or x.dtype == bool
+    checks.require(is_real, name, "be an array of real numbers", f"{x.dtype} values")
+    checks.require(len(shape) > 0 and shape[0] > 0, name, "have shape [B, *event], B > 0", shape)
+    if event is not None:
+        fits = shape[1:] == event and (shape[0] == rows or 1 in (shape[0], rows))
+        checks.require(fits, name, f"have shape {(rows, *event)}", shape)
+    # Halves would be added up as halves, and of NumPy's integers of 64 bits JAX would take the last 32.
+    return x if str(x.dtype) in ("float32", "float64") else jnp.asarray(x, jnp.float32)
+
+
+def _rows_and_event(*parameters: Array) -> tuple[int, tuple[int, ...]]:
+    """B and the shape of an example of what has these parameters."""
+    rows, *event = jnp.broadcast_shapes(*(parameter.shape for parameter in parameters))
+    return rows, tuple(event)
+
+
+def _shares(x: Any, logits: Array) -> Any:
+    """Refuse as `_numbers`, and elements outside [0, 1]."""
+    x = _numbers("x", x, logits.shape[0], logits.shape[1:])
+    checks.unit_interval("x", x)
+    return x
 
 
 def _sum_event(terms: Array) -> Array:
@@ -68,7 +96,11 @@ class Normal(NamedTuple):
         return -0.5 * standard**2 - self.log_std - 0.5 * math.log(2 * math.pi)
 
     def log_prob(self, x: Array) -> Array:
-        """Log density in nats, the sum of `log_terms`.  Shapes: [B, *event] -> [B]."""
+        """Log density in nats, the sum of `log_terms`.
+
+        Shapes: [B, *event] -> [B].  Raises: ValueError for another shape, or no numbers.
+        """
+        x = _numbers("x", x, *_rows_and_event(self.mean, self.log_std))
         return _sum_event(self.log_terms(x))
 
     def sample(self, key: Array, temperature: Array | float = 1.0) -> Array:
@@ -161,8 +193,18 @@ def kl_terms(q: Normal, p: Normal) -> Array:
 
 
 def kl_divergence(q: Normal, p: Normal) -> Array:
-    """KL(q || p) of two diagonal Gaussians in nats, the sum of `kl_terms`.  Shapes: [B, D], [B, D] -> [B]."""
-    return _sum_event(kl_terms(q, p))
+    """KL(q || p) of two diagonal Gaussians in nats, the sum of `kl_terms`.
+
+    Shapes: [B, D], [B, D] -> [B]; a batch axis of 1 broadcasts.
+    Raises: ValueError if one is no `Normal` of numbers, or their shapes differ.
+    """
+    parameters: list[Any] = []
+    for name, normal in (("q", q), ("p", p)):
+        checks.require(isinstance(normal, Normal), name, "be a Normal", f"a {type(normal).__name__}")
+        for parameter, values in normal._asdict().items():
+            alike = _rows_and_event(*parameters) if parameters else ()
+            parameters.append(_numbers(f"{name}.{parameter}", values, *alike))
+    return _sum_event(kl_terms(Normal(*parameters[:2]), Normal(*parameters[2:])))
 
 
 @jax.custom_jvp
@@ -203,7 +245,11 @@ class Bernoulli(NamedTuple):
         return x * self.logits - _softplus(self.logits)
 
     def log_prob(self, x: Array) -> Array:
-        """Log-probability in nats, the sum of `log_terms`.  Shapes: [B, *event] -> [B]."""
+        """Log-probability in nats, the sum of `log_terms`.
+
+        Shapes: [B, *event] -> [B].  Raises: ValueError for another shape, or no numbers in [0, 1].
+        """
+        x = _shares(x, self.logits)
         return _sum_event(self.log_terms(x))
 
     def sample(self, key: Array) -> Array:
@@ -249,7 +295,11 @@ class ContinuousBernoulli(NamedTuple):
         return x * self.logits - _softplus(self.logits) + log_c
 
     def log_prob(self, x: Array) -> Array:
-        """Log density in nats, the sum of `log_terms`.  Shapes: [B, *event] -> [B]."""
+        """Log density in nats, the sum of `log_terms`.
+
+        Shapes: [B, *event] -> [B].  Raises: ValueError for another shape, or no numbers in [0, 1].
+        """
+        x = _shares(x, self.logits)
         return _sum_event(self.log_terms(x))
 
     def sample(self, key: Array) -> Array:
@@ -278,7 +328,11 @@ class Partial(NamedTuple):
         return jnp.where(self.hidden, self.likelihood.log_terms(x), 0.0)
 
     def log_prob(self, x: Array) -> Array:
-        """Log density of the hidden elements in nats.  Shapes: [B, *event] -> [B]."""
+        """Log density of the hidden elements in nats.
+
+        Shapes: [B, *event] -> [B].  Raises: ValueError for another shape, or no numbers.
+        """
+        x = _numbers("x", x, *_rows_and_event(self.hidden))
         return _sum_event(self.log_terms(x))
 
     def sample(self, key: Array) -> Array:

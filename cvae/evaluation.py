@@ -40,8 +40,10 @@ def mean(values: Any) -> Estimate:
     """The mean of independent values, and its standard error, std / sqrt(N); NaN for a single one.
 
     Shapes: [N] -> two numbers.
+    Raises: ValueError for what is not at least one real number.
     """
-    values = np.asarray(values, np.float64)
+    values = checks.real_numbers("values", values, "real numbers, shape [N]")
+    checks.require(values.ndim == 1 and values.size > 0, "values", "be real numbers, shape [N], N > 0", values.shape)
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return Estimate(float(values.mean()), float(error))
 
@@ -68,7 +70,7 @@ def _over_chunks(
     bar: str | None = None,
 ) -> T:
     """Apply `score(keys, x, c)` to chunks of equal length, and join what it returns, on the host."""
-    x, c = jax.tree.map(np.asarray, (x, c))
+    x, c = np.asarray(x), {name: np.asarray(value) for name, value in c.items()}
     size = len(x)
     batch_size = min(batch_size, size)
     chunks = []
@@ -131,9 +133,12 @@ def evaluate(
     With `proposal="prior"` no z is inferred from x: E_{p(z | c)} log p(x | z, c); see `objectives.elbo`.
 
     Shapes: x [N, *event] as stored, c of length N -> Elbo of [N], on the host; `mean` makes estimates of them.
-    Raises: ValueError for examples that do not suit the model, or a size that is not a whole number.
+    Raises: ValueError for examples that do not suit the model, what is no key, a size that is not a whole number, or
+        an unknown proposal.
     Source: rate and distortion from Alemi et al. 2018.
     """
+    checks.key("key", key)
+    checks.one_of("proposal", proposal, ("posterior", "prior"))
     check_examples(model, x, c)
     checks.whole_number("num_samples", num_samples)
     checks.whole_number("batch_size", batch_size)
@@ -210,9 +215,12 @@ def log_likelihood(
     At most `batch_size * side_by_side` pictures are decoded at a time, and the memory needed does not grow with K.
 
     Shapes: x [N, *event] as stored, c of length N -> LogLikelihood of [N], on the host.
-    Raises: ValueError for examples that do not suit the model, or a size that is not a whole number.
+    Raises: ValueError for examples that do not suit the model, what is no key, a size that is not a whole number, or
+        an unknown proposal.
     Source: Burda, Grosse & Salakhutdinov 2016; effective sample size from Kong 1992.
     """
+    checks.key("key", key)
+    checks.one_of("proposal", proposal, ("posterior", "prior"))
     check_examples(model, x, c)
     checks.whole_number("num_samples", num_samples)
     checks.whole_number("batch_size", batch_size)
@@ -272,9 +280,10 @@ def active_units(
     Of a ladder, a layer's two means are those given one draw of the layers above it.
 
     Shapes: x [N, *event] as stored -> ActiveUnits of [Z].
-    Raises: ValueError for examples that do not suit the model, or a size that is not a whole number.
+    Raises: ValueError for examples that do not suit the model, what is no key, or a size that is not a whole number.
     Source: Burda, Grosse & Salakhutdinov 2016, appendix C.
     """
+    checks.key("key", key)
     check_examples(model, x, c)
     checks.whole_number("batch_size", batch_size)
     prepare = prepare or default_preparation(model)

@@ -20,10 +20,9 @@ def agreement(judged: Any, asked: Any) -> Estimate:
     """Share of generated pictures that a judge takes for the class they were asked to be.
 
     Shapes: classes [N], [N].
-    Raises: ValueError for other shapes, or none at all.
+    Raises: ValueError for other shapes, none at all, or what is no whole number.
     """
-    judged, asked = np.asarray(judged), np.asarray(asked)
-    checks.require(judged.ndim == 1 and judged.size > 0, "judged", "be classes, shape [N]", judged.shape)
+    judged, asked = checks.classes("judged", judged), checks.classes("asked", asked)
     checks.require(asked.shape == judged.shape, "asked", f"have the shape of judged, {judged.shape}", asked.shape)
     return mean(judged == asked)
 
@@ -37,7 +36,8 @@ def correlation(asked: Any, measured: Any) -> list[Estimate]:
     Shapes: [N, attributes], [N, attributes] -> an estimate an attribute.
     Raises: ValueError for other shapes, fewer than 3 rows, values that are not finite, or a constant column.
     """
-    asked, measured = np.asarray(asked, np.float64), np.asarray(measured, np.float64)
+    what = "real numbers, shape [N, attributes]"
+    asked, measured = checks.real_numbers("asked", asked, what), checks.real_numbers("measured", measured, what)
     checks.require(asked.ndim == 2 and len(asked) > 2, "asked", "have shape [N, attributes], N > 2", asked.shape)
     checks.require(measured.shape == asked.shape, "measured", f"have the shape of asked, {asked.shape}", measured.shape)
     for name, values in (("asked", asked), ("measured", measured)):
@@ -47,9 +47,17 @@ def correlation(asked: Any, measured: Any) -> list[Estimate]:
         checks.require(not constant.size, name, "vary in every column", f"constant columns {constant.tolist()}")
     estimates = []
     for column in range(asked.shape[1]):
-        r = float(np.corrcoef(asked[:, column], measured[:, column])[0, 1])
+        # In units of their own, lest the square of a number be infinite, or 0.
+        pair = (_scaled(values[:, column]) for values in (asked, measured))
+        r = float(np.corrcoef(list(pair))[0, 1])
         estimates.append(Estimate(r, (1 - r**2) / math.sqrt(len(asked) - 1)))
     return estimates
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Values that vary, moved and scaled to lie between 0 and 1."""
+    halved = values / 2 - values.min() / 2  # the distance of two floats may be none
+    return np.asarray(halved / halved.max())
 
 
 class Diversity(NamedTuple):
@@ -67,8 +75,8 @@ def diversity(x: Any, label: Any, *, seed: int = 0) -> Diversity:
     Shapes: x [N, *event] floats in [0, 1] or uint8, label [N].
     Raises: ValueError for other shapes or dtypes, values that are not finite, or a class with fewer than two pictures.
     """
-    x, label = np.asarray(x), np.asarray(label)
-    checks.require(label.ndim == 1 and label.size > 0, "label", "be classes, shape [N]", label.shape)
+    x, label = checks.array("x", x, "pictures [N, *event]"), checks.classes("label", label)
+    checks.require(x.ndim > 0, "x", "be pictures [N, *event]", "a single number")
     checks.same_length("x", len(x), "label", len(label))
     checks.seed("seed", seed)
     if x.dtype != np.uint8:

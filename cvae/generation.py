@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jax import Array
 
+from cvae import checks
 from cvae.conditions import Conditions
 from cvae.model import CVAE
 from cvae.networks import Params
@@ -17,7 +18,11 @@ def sample(model: CVAE, params: Params, key: Array, c: Conditions, *, temperatur
     keys draws many.
 
     Shapes: c of batch B -> [B, *event] in [0, 1]; an empty c draws one picture, [1, *event].
+    Raises: ValueError from the model's own checks, for what is no key, or if `temperature` is not a number of at
+        least 0.
     """
+    checks.key("key", key)
+    checks.scale("temperature", temperature, least=0)
     z = model.prior(params, c).sample(key, temperature)
     return model.decode(params, z, c).mean
 
@@ -26,5 +31,7 @@ def reconstruct(model: CVAE, params: Params, key: Array, x: Array, c: Conditions
     """Encode pictures and decode one draw: z ~ q(z | x, c), then the mean of p(x | z, c).
 
     Shapes: x [B, *event] -> [B, *event] in [0, 1].
+    Raises: ValueError from the model's own checks, or for what is no key.
     """
+    checks.key("key", key)
     return model.decode(params, model.encode(params, x, c).sample(key), c).mean

@@ -68,7 +68,7 @@ class Normal:
     bounds: tuple[float, ...] = (0.01, 10.0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bounds", tuple(self.bounds))
+        object.__setattr__(self, "bounds", checks.several("bounds", self.bounds))
         if self.scale is not None:
             checks.positive_number("scale", self.scale)
         for i, bound in enumerate(self.bounds):

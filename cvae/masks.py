@@ -82,11 +82,28 @@ MASKS: dict[str, Callable[[Any, Place], Any]] = {
 }
 
 
-@cache
+def shape(name: str, event_shape: Any) -> tuple[int, ...]:
+    """The shape of one example as a tuple; refuses what is none."""
+    axes = checks.several(name, event_shape)
+    checks.require(len(axes) > 0, name, "name at least one axis", "()")
+    for axis, size in enumerate(axes):
+        checks.whole_number(f"{name}[{axis}]", size)
+    return axes
+
+
 def fixed(name: str, event_shape: tuple[int, ...]) -> np.ndarray | None:
-    """A mask that is the same for every picture, bool [*event], on the host; None if it is drawn, or given."""
-    if name not in FIXED:
-        return None
+    """A mask that is the same for every picture, bool [*event], on the host; None if it is drawn, or given.
+
+    Raises: ValueError if there is no mask of this name, or the picture has no height and width to be cut.
+    """
+    checks.one_of("name", name, (*MASKS, "given"))
+    return _fixed(name, shape("event_shape", event_shape)) if name in FIXED else None
+
+
+@cache
+def _fixed(name: str, event_shape: tuple[int, ...]) -> np.ndarray:
+    is_picture = len(event_shape) > 1 and min(event_shape[:2]) > 1
+    checks.require(is_picture, "event_shape", "be a picture's, (H, W, C) at least 2 high and wide", event_shape)
     height, width, *channels = event_shape
     seen = MASKS[name](None, (np.arange(height)[:, None], np.arange(width)[None, :], height, width))
     return np.broadcast_to(np.asarray(seen).reshape(height, width, *[1] * len(channels)), event_shape)
@@ -103,10 +120,12 @@ def draw(name: str, key: Array, batch: int, event_shape: tuple[int, ...]) -> Arr
     - `random_pixels`: every pixel alone, with a probability drawn for each picture from U(0, 1); one is always hidden.
 
     Shapes: -> bool [B, H, W, C], all channels of a pixel alike; a row (D,) is a picture of height 1.
-    Raises: ValueError if there is no mask of this name.
+    Raises: ValueError if there is no mask of this name, or a size is none.
     """
-    checks.require(name in MASKS, "mask", f"be one of {', '.join(MASKS)}", repr(name))
-    return _each(MASKS[name], key, batch, event_shape)
+    checks.one_of("mask", name, tuple(MASKS))
+    checks.key("key", key)
+    checks.whole_number("batch", batch)
+    return _each(MASKS[name], key, batch, shape("event_shape", event_shape))
 
 
 def block(key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:

@@ -99,6 +99,7 @@ def make(architecture: Architecture) -> CVAE:
 
     def decode(params: Params, z: Array, c: Conditions) -> Distribution:
         checks.event("z", z, (architecture.latent_size,))
+        checks.real_line("z", z, hint="")
         condition.check(c, batch=z.shape[0])
         return likely(parts["decoder"].apply(params["decoder"], z, condition.encode(c)), c)
 

@@ -55,13 +55,16 @@ def elbo(
     bound too, and the objective of a Gaussian stochastic network (GSNN).
 
     Shapes: x [B, *event], c [B] or as its condition says -> Elbo of [B].
-    Raises: ValueError from the model's own checks, if `num_samples` is not a whole number of at least 1, if
-        `free_bits` is not a number of at least 0, or if the proposal is unknown.
+    Raises: ValueError from the model's own checks, for what is no key, if `num_samples` is not a whole number of at
+        least 1, if `beta` is no number and no array of one or of B, if `free_bits` is not a number of at least 0, or
+        if the proposal is unknown.
     Source: Sohn, Lee & Yan 2015, equations 4 and 6; beta from Higgins et al. 2017; free bits from Kingma et al. 2016.
     """
     checks.whole_number("num_samples", num_samples)
     checks.finite_number("free_bits", free_bits, least=0)
+    checks.key("key", key)
     q, p = _proposal_and_prior(model, params, x, c, proposal)
+    checks.scale("beta", beta, batch=x.shape[0])
 
     def one(key: Array) -> tuple[Array, Array]:
         z, at_z = q.draw(key)
@@ -115,6 +118,7 @@ def hybrid(
     Source: Sohn, Lee & Yan 2015, equation 7.
     """
     checks.share("alpha", alpha)
+    checks.key("key", key)
     if alpha == 1:
         return elbo(model, params, key, x, c, num_samples=num_samples, beta=beta, free_bits=free_bits)
     if alpha == 0:
@@ -155,11 +159,12 @@ def log_weights(
     With `proposal="prior"`, z is drawn from p(z | c), which takes the place of q: plain Monte Carlo.
 
     Shapes: x [B, *event] -> Weights of [num_samples, B].
-    Raises: ValueError from the model's own checks, if `num_samples` is not a whole number of at least 1, or if the
-        proposal is unknown.
+    Raises: ValueError from the model's own checks, for what is no key, if `num_samples` is not a whole number of at
+        least 1, or if the proposal is unknown.
     Source: Burda, Grosse & Salakhutdinov 2016, equation 8.
     """
     checks.whole_number("num_samples", num_samples)
+    checks.key("key", key)
     q, p = _proposal_and_prior(model, params, x, c, proposal)
 
     def one(key: Array) -> Weights:

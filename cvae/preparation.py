@@ -25,8 +25,12 @@ def prepare(key: Array, x: Array, c: Conditions) -> tuple[Array, Conditions]:
     """Grey levels: uint8 pixels become 255ths in [0, 1], floats stay as they are; draws nothing.
 
     Shapes: x [B, *event], c unchanged.
+    Raises: ValueError if x is no array, or neither uint8 nor floats.
     """
     del key
+    checks.shape_of("x", x)
+    is_grey = x.dtype == jnp.uint8 or checks.is_float(x.dtype)
+    checks.require(is_grey, "x", "be uint8 or floats", f"{x.dtype} values")
     return (x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x), c
 
 
@@ -87,10 +91,19 @@ def move(x: Array, by: Array) -> Array:
     """Move pictures by whole pixels, down and to the right; 0 enters at the edges.
 
     Shapes: x [B, H, W, C], by int [B, 2] -> [B, H, W, C].
-    Raises: ValueError if x holds no pictures.
+    Raises: ValueError if x holds no pictures of finite floats, or `by` is not two integers a picture.
     """
-    checks.require(x.ndim == 4, "x", "hold pictures (H, W, C) to be moved", f"shape {x.shape}")
-    _, height, width, _ = x.shape
+    shape = checks.shape_of("x", x)
+    checks.require(len(shape) == 4, "x", "hold pictures (H, W, C) to be moved", f"shape {shape}")
+    checks.real_line("x", x)
+    batch, height, width, _ = shape
+    rule = f"be integers of shape [B, 2], here {(batch, 2)}"
+    is_pairs = checks.shape_of("by", by) == (batch, 2) and checks.is_integer(by.dtype)
+    checks.require(is_pairs, "by", rule, f"{by.dtype} of shape {by.shape}")
+    steps = checks.values(by)
+    if steps is not None:
+        # Further than this is out of the picture as well, and 32 bits hold it.
+        by = jnp.asarray(np.clip(steps.astype(float), -max(height, width), max(height, width)), jnp.int32)
 
     def mover(by: Array, size: int) -> Array:
         place = jnp.arange(size)

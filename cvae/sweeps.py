@@ -155,7 +155,7 @@ def fit_members(
         fits = 1 <= member.latent_size <= widest
         checks.require(fits, "latent_size", f"be in [1, {widest}], as wide as the model", member.latent_size)
     x, _ = drawn_once(jax.random.key(0), x, None, training.targets)
-    x, c = jax.device_put((x, c))
+    x, c = jax.device_put((x, dict(c)))
     prepare = prepare or default_preparation(model, training.targets)
     bar = (
         progress

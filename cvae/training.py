@@ -244,10 +244,12 @@ def fit(
         name: what the bar is called.
 
     Raises:
-        ValueError: examples that do not suit the model, or fewer of them than a batch; patience without validation.
+        ValueError: examples that do not suit the model, or fewer of them than a batch; what is no key; patience
+            without validation.
         FloatingPointError: the loss of an epoch is not finite.
     """
     check_fit(model, x, c, training)
+    checks.key("key", key)
     if validation is not None:
         check_examples(model, *validation)
     patience = training.patience
@@ -261,7 +263,7 @@ def fit(
     checks.require(not missing, "frozen", f"name parts of the parameters, {list(params)}", sorted(missing))
     size, program = x.shape[0], recipe(training)
     knobs = Knobs(training.learning_rate, training.beta)
-    x, c = jax.device_put((x, c))
+    x, c = jax.device_put((x, dict(c)))
     state = start(params, training)
     history: list[Epoch] = []
     # Every epoch is scored with the same draws, so that two epochs differ by their parameters alone.

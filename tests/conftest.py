@@ -29,8 +29,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import cvae
+
+# The command line's `--hypothesis-profile` is read after this file, and has the last word.
+settings.register_profile("quick", max_examples=7, deadline=None, derandomize=True, database=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("quick")
 
 BATCH, EVENT, LATENT, CLASSES = 3, (2, 3, 1), 4, 5
 

@@ -13,7 +13,6 @@ ROOT = Path(__file__).parent.parent
 # A room imports only from lower floors.
 FLOORS = {
     "checks": 0,
-    "distributions": 0,
     "download": 0,
     "plotting": 0,
     "arrays": 1,
@@ -22,9 +21,10 @@ FLOORS = {
     "checkpoints": 1,
     "convolutions": 1,
     "data": 1,
-    "likelihoods": 1,
+    "distributions": 1,
     "masks": 1,
     "conditions": 2,
+    "likelihoods": 2,
     "config": 3,
     "preparation": 3,
     "networks": 4,
