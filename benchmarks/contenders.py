@@ -47,7 +47,6 @@ def cvae_epoch(examples: Examples, batch_size: int) -> Train:
     import jax
 
     from cvae import training
-    from cvae.evaluation import Terms
 
     init_key, train_key = jax.random.split(jax.random.key(0))
     model = cvae.make(cvae.Architecture((28, 28, 1), cvae.Label(CLASSES), LATENTS, (HIDDEN,)))
@@ -62,7 +61,7 @@ def cvae_epoch(examples: Examples, batch_size: int) -> Train:
         key = jax.random.fold_in(train_key, next(numbers))
         state, terms = training.epoch(model, state, key, x, c, knobs, recipe=recipe, prepare=cvae.prepare)
         jax.block_until_ready(state)  # type: ignore[no-untyped-call]
-        return Terms(*map(float, terms)).loss
+        return training.means(terms, 1).loss
 
     return train
 

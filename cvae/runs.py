@@ -2,8 +2,9 @@
 
 config.json      what was asked for, enough to build the models again
 metrics.jsonl    one line an epoch a model
-summary.json     the figures on the test split, with versions, commit and machine
+summary.json     the figures on the test split, with versions, commit and machine; there once the run is finished
 checkpoints/     the parameters of each model, by name
+progress/        what a fit goes on from, by model and epoch: the newest three checkpoints and the best
 figures/         pictures
 
 The folder of a sweep has `members/MODEL/MEMBER.json` in place of metrics, a file a finished member, and parameters
@@ -13,23 +14,34 @@ in `checkpoints/MODEL/MEMBER`. Each stands for itself, so one folder may hold se
 from __future__ import annotations
 
 import datetime
+import fcntl
+import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from cvae import checkpoints, checks
-from cvae.config import Config, from_json, to_json
+from cvae import training as trainings
+from cvae.config import Config, Training, from_json, to_json
+from cvae.evaluation import Terms
 from cvae.model import CVAE, make, masked
 from cvae.networks import Params
-from cvae.training import Epoch
+from cvae.training import Epoch, Progress
 
+LOCK = ".lock"  # says who writes in a run folder
+SECONDS = 10  # between checkpoints, where nothing else is asked for
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -42,7 +54,7 @@ def check_free(folder: Path, config: Config) -> None:
         ValueError: names the folder and the first setting that differs.
     """
     checks.require(not folder.exists() or folder.is_dir(), "run folder", "be a folder", f"a file at {folder}")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or {path.name for path in folder.iterdir()} <= {LOCK}:
         return
     held, wanted = to_json(read_config(folder)), to_json(config)
     if held["sweep"] is not None and wanted["sweep"] is not None:
@@ -74,26 +86,265 @@ def start(folder: Path, config: Config) -> None:
     for part in ("checkpoints", "figures"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     if config.sweep is None:
-        (folder / "metrics.jsonl").write_text("")
+        (folder / "metrics.jsonl").touch()
     elif (folder / "config.json").exists():
         config = replace(config, models=read_config(folder).models | config.models)
     write_json(folder / "config.json", to_json(config))
     (folder / "summary.json").unlink(missing_ok=True)
 
 
+def discard(folder: Path) -> list[str]:
+    """Delete what a run folder holds; returns what that was, a line each.
+
+    Raises:
+        ValueError: the folder holds something that is no run.
+    """
+    if not (folder / "config.json").exists():
+        return []
+    checks.require((folder / "config.json").is_file(), "run folder", "hold a config.json", f"none at {folder}")
+    lines = []
+    metrics = folder / "metrics.jsonl"
+    if metrics.exists():
+        lines.append(f"discarding {len(metrics.read_bytes().splitlines())} epochs in {folder}")
+    for name in ("summary.json", "metrics.jsonl", "config.json"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("progress", "checkpoints", "members", "figures"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return lines
+
+
+class Lock:
+    """A run folder is written by one process: the second is refused. The system frees it when the holder ends."""
+
+    def __init__(self, folder: Path):
+        """Take it, making the folder if there is none.
+
+        Raises:
+            ValueError: another process holds it; names it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = (folder / LOCK).open("a+")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.file.seek(0)
+            holder = self.file.read().strip() or "another process"
+            self.file.close()
+            raise ValueError(f"run folder must be free, got {folder}, held by {holder}") from None
+        self.file.truncate(0)
+        self.file.write(
+            f"process {os.getpid()} since {datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}"
+        )
+        self.file.flush()
+
+    def release(self) -> None:
+        """Let it go."""
+        self.file.close()
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
 def log_epoch(folder: Path, model: str, epoch: Epoch) -> None:
-    """Append a line to `metrics.jsonl`."""
+    """Append a line to `metrics.jsonl`; raises `OSError` where it cannot be written."""
+    path = folder / "metrics.jsonl"
+    try:
+        with path.open("a") as file:
+            file.write(_line(model, epoch))
+    except OSError as error:  # of a full disk it would not say which file
+        raise OSError(f"epoch {epoch.epoch} of {model} cannot be written to {path}: {error.strerror}") from error
+
+
+def _line(model: str, epoch: Epoch) -> str:
+    return json.dumps({"model": model} | epoch_to_json(epoch)) + "\n"
+
+
+def epoch_to_json(epoch: Epoch) -> dict[str, Any]:
+    """An epoch as plain data."""
     validation = epoch.validation._asdict() if epoch.validation else None
-    record = {"model": model} | epoch._asdict() | {"train": epoch.train._asdict(), "validation": validation}
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    return epoch._asdict() | {"train": epoch.train._asdict(), "validation": validation}
+
+
+def epoch_from_json(data: dict[str, Any]) -> Epoch:
+    """The inverse of `epoch_to_json`, exact to the bit."""
+    validation = Terms(**data["validation"]) if data["validation"] else None
+    return Epoch(**data | {"train": Terms(**data["train"]), "validation": validation})
+
+
+class Stopped(Exception):  # noqa: N818
+    """A fit was asked to stop, and has saved where it is."""
+
+    def __init__(self, signal: int, words: str):
+        super().__init__(words)
+        self.signal = signal
+
+
+class Saver:
+    """Checkpoints of something that is trained, in a folder of its own, and when it is time for one."""
+
+    def __init__(
+        self,
+        folder: Path,
+        facts: dict[str, Any],
+        *,
+        save_every: int | None = None,
+        asked: Callable[[], int | None] = lambda: None,
+    ):
+        """Begin, or go on with what is there.
+
+        Args:
+            folder: of the checkpoints.
+            facts: what must be the same when it goes on, such as versions.
+            save_every: epochs between checkpoints; those that take `SECONDS` if left out.
+            asked: the number of the signal that asks to stop after this epoch, or None.
+        """
+        self.folder, self.facts, self.save_every, self.asked = folder, facts, save_every, asked
+        self.series, self.saved = checkpoints.Series(folder), time.monotonic()
+
+    def found(self, like: Any) -> checkpoints.Found | None:
+        """The newest checkpoint that is whole, None if there is none.
+
+        Raises:
+            ValueError: it was made with other facts; names the first that differs.
+        """
+        found = self.series.newest(like)
+        if found is not None and found.record["facts"] != self.facts:
+            name, there, here = _first_difference(found.record["facts"], self.facts)
+            raise ValueError(
+                f"run folder must be gone on with as it was begun, got {self.folder} with {name} {there!r}, not "
+                f"{here!r}; --fresh starts over"
+            )
+        return found
+
+    def after(self, epoch: int, arrays: Any, record: dict[str, Any], loss: float, *, last: bool, name: str) -> None:
+        """Save what there is after an epoch, if it is time to.
+
+        Raises:
+            OSError: the folder cannot be written; names the checkpoint that is whole.
+            Stopped: it was asked to.
+        """
+        signal = self.asked()
+        every = self.save_every
+        due = time.monotonic() - self.saved >= SECONDS if every is None else epoch % every == 0
+        if due or last or signal is not None:
+            self.series.save(epoch, arrays, {"facts": self.facts} | record, loss)
+            self.saved = time.monotonic()
+        if signal is not None:
+            self.series.wait()
+            raise Stopped(signal, f"stopped after epoch {epoch} of {name}, which is saved in {self.folder}")
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self.series.close()
+
+
+def _like(params: Params, training: Training) -> dict[str, Any]:
+    """The shapes of a fit's checkpoints."""
+    state = jax.eval_shape(partial(trainings.start, training=training), params)
+    return {"state": state, "best": params if training.patience is not None else None}
+
+
+def _progress(found: checkpoints.Found) -> Progress:
+    history = [epoch_from_json(epoch) for epoch in found.record["history"]]
+    return Progress(found.arrays["state"], found.arrays["best"], history)
+
+
+def newest(folder: Path, model: CVAE, training: Training) -> Progress | None:
+    """What the newest checkpoint of a fit that is whole holds, whatever it was begun with; None if there is none."""
+    series = checkpoints.Series(folder)
+    found = series.newest(_like(jax.eval_shape(model.init, jax.random.key(0)), training))
+    series.close()
+    return None if found is None else _progress(found)
+
+
+class Keeper:
+    """What a run folder keeps of a fit while it goes on, so that the same fit can go on from there.
+
+    A line of `metrics.jsonl` for every epoch, and checkpoints in `progress/MODEL`. `progress` is what an earlier run
+    left of it, None if nothing, to be given to `fit`; `after` is to be its `on_epoch`.
+    """
+
+    def __init__(
+        self, folder: Path, model: str, params: Params, training: Training, facts: dict[str, Any], **saving: Any
+    ):
+        """Read back what is there.
+
+        Args:
+            folder: the run folder.
+            model: the name of the model.
+            params: of the fit's shapes.
+            training: the fit's settings.
+            facts: as of `Saver`, and what follows.
+            saving: as of `Saver`.
+
+        Raises:
+            ValueError: as of `Saver.found`.
+        """
+        self.folder, self.model, self.training = folder, model, training
+        self.saver = Saver(folder / "progress" / model, facts, **saving)
+        found = self.saver.found(_like(params, training))
+        self.progress = None if found is None else _progress(found)
+        self._rewrite([] if self.progress is None else self.progress.history)
+
+    def _rewrite(self, history: list[Epoch]) -> None:
+        """Leave exactly the lines of the other models, and of this one's epochs that are kept."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+        mine = json.dumps({"model": self.model})[:-1]
+        others = [line for line in lines if line.endswith("}\n") and not line.startswith(mine)]
+        write_text(path, "".join(others) + "".join(_line(self.model, epoch) for epoch in history))
+
+    def after(self, progress: Progress) -> None:
+        """Log the last epoch, and save the progress if it is time to.
+
+        Raises:
+            OSError, Stopped: as of `Saver.after`.
+        """
+        epoch, history = progress.history[-1], [epoch_to_json(one) for one in progress.history]
+        log_epoch(self.folder, self.model, epoch)
+        self.saver.after(
+            epoch.epoch,
+            {"state": progress.state, "best": progress.best},
+            {"history": history},
+            (epoch.validation or epoch.train).loss,
+            last=trainings.ended(self.training, progress.history),
+            name=self.model,
+        )
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self.saver.close()
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write a file that is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(data, indent=2) + "\n")
-    partial.replace(path)
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a file that a run left.
+
+    Raises:
+        ValueError: it is no JSON; names it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be JSON, got {error}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is whole or not there."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
+    unfinished.replace(path)
 
 
 def save(folder: Path, model: str, params: Params) -> None:
@@ -109,11 +360,7 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / "config.json"
     checks.require(path.is_file(), "run folder", "hold a config.json", f"none at {folder}")
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON, got {error}") from None
-    return from_json(Config, data)
+    return from_json(Config, read_json(path))
 
 
 def load(run_dir: str | os.PathLike[str], name: str | None = None) -> tuple[CVAE, Params, Config]:
@@ -150,9 +397,24 @@ def provenance() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         "machine": machine(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what computes."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def digest(arrays: Any) -> str:
+    """The SHA-256 of a tree of arrays, their names, shapes and dtypes."""
+    total = hashlib.sha256()
+    for name, leaf in checkpoints.leaves(arrays).items():
+        values = np.ascontiguousarray(leaf)
+        total.update(f"{name} {values.shape} {values.dtype}".encode())
+        total.update(values.tobytes())
+    return total.hexdigest()
 
 
 def commit() -> str | None:

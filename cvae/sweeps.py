@@ -26,7 +26,7 @@ from cvae.evaluation import Terms
 from cvae.model import CVAE, default_preparation, masked
 from cvae.networks import Params
 from cvae.preparation import Prepare
-from cvae.training import Knobs, State, check_fit, check_loss, drawn_once, one_epoch, recipe, start
+from cvae.training import Knobs, State, check_fit, drawn_once, means, one_epoch, recipe, start
 
 
 class Member(NamedTuple):
@@ -50,6 +50,14 @@ class Trained(NamedTuple):
     params: Params  # of `masked(model)`
     history: list[Terms]  # an epoch each
     seconds: float  # its share of the time of those trained with it, compilation included
+
+
+class Progress(NamedTuple):
+    """Members that are trained side by side, after an epoch: all that decides how they go on."""
+
+    states: State  # every array with a leading axis of members
+    history: list[list[Terms]]  # an epoch each, a member each
+    seconds: float  # so far
 
 
 def members(sweep: Sweep) -> list[Member]:
@@ -94,7 +102,7 @@ def epochs(
 ) -> tuple[State, Array]:
     """One epoch of M members side by side; see `training.epoch`.
 
-    Shapes: states and knobs with a leading axis M, keys [M] -> the new states, and the means of `Terms`, [M, 3].
+    Shapes: states and knobs with a leading axis M, keys [M] -> the new states, and `Terms` at every step, [M, S, 3].
     """
 
     def one(state: State, key: Array, knobs: Knobs) -> tuple[State, Array]:
@@ -118,6 +126,8 @@ def fit_members(
     at_once: int | None = None,
     prepare: Prepare | None = None,
     on_trained: Callable[[Trained], None] | None = None,
+    on_epoch: Callable[[list[Member], Progress], None] | None = None,
+    resume: Callable[[list[Member]], Progress | None] = lambda group: None,
     progress: bool | tqdm = True,
     name: str = "sweep",
 ) -> list[Trained]:
@@ -135,6 +145,9 @@ def fit_members(
         at_once: how many run side by side; 1 on a CPU and all on an accelerator if left out.
         prepare: as in `fit`.
         on_trained: called with each finished member, to keep it.
+        on_epoch: called with those trained side by side and their `Progress` after each epoch, to save it. What it
+            raises ends the training.
+        resume: says of those to be trained side by side from where they go on; None is from the start.
         progress: draw a bar with the time left, or advance the one given by one an epoch of a member.
         name: what the bar is called.
 
@@ -166,7 +179,7 @@ def fit_members(
     for first in range(0, len(chosen), at_once):
         group = chosen[first : first + at_once]
         filled = group + [group[-1]] * (at_once - len(group))
-        for one in _fit_group(inert, filled, x, c, training, prepare, bar)[: len(group)]:
+        for one in _fit_group(inert, filled, x, c, training, prepare, bar, resume(filled), on_epoch)[: len(group)]:
             trained.append(one)
             if on_trained is not None:
                 on_trained(one)
@@ -176,28 +189,39 @@ def fit_members(
 
 
 def _fit_group(
-    model: CVAE, group: list[Member], x: Array, c: Conditions, training: Training, prepare: Prepare, bar: tqdm
+    model: CVAE,
+    group: list[Member],
+    x: Array,
+    c: Conditions,
+    training: Training,
+    prepare: Prepare,
+    bar: tqdm,
+    resume: Progress | None,
+    on_epoch: Callable[[list[Member], Progress], None] | None,
 ) -> list[Trained]:
     assert model.architecture is not None
-    began = time.perf_counter()
     masks = np.arange(model.architecture.latent_size) < np.array([[member.latent_size] for member in group])
     seeds = np.array([member.seed for member in group], np.uint32)
     knobs = Knobs(*(jnp.array([getattr(member, knob) for member in group]) for knob in Knobs._fields))
-    program = recipe(training)
-    states = begin(model, masks.astype(np.float32), seeds, program)
-    history = []
-    for number in range(1, training.epochs + 1):
+    program, began = recipe(training), time.perf_counter()
+    if resume is None:
+        states, history, before = begin(model, masks.astype(np.float32), seeds, program), [], 0.0
+    else:
+        states, history, before = jax.tree.map(jnp.array, resume.states), list(resume.history), resume.seconds
+    bar.update(len(history) * len(set(group)))
+    for number in range(len(history) + 1, training.epochs + 1):
         states, terms = epochs(model, states, _keys(seeds, number), x, c, knobs, recipe=program, prepare=prepare)
-        history.append(np.asarray(terms))  # waits for the device
-        for member, row in zip(group, history[-1], strict=True):
-            check_loss(float(row[0]), number, f" of {member.name}")
+        terms = np.asarray(terms)  # waits for the device
+        history.append([means(row, number, f" of {member.name}") for member, row in zip(group, terms, strict=True)])
+        if on_epoch is not None:
+            on_epoch(group, Progress(states, list(history), before + time.perf_counter() - began))
         bar.update(len(set(group)))
-    seconds = (time.perf_counter() - began) / len(set(group))
+    seconds = (before + time.perf_counter() - began) / len(set(group))
     return [
         Trained(
             member,
             jax.tree.map(lambda leaf, i=i: leaf[i], states.result),
-            [Terms(*map(float, terms[i])) for terms in history],
+            [of_epoch[i] for of_epoch in history],
             seconds,
         )
         for i, member in enumerate(group)

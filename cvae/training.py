@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.scipy.special import logsumexp
@@ -68,6 +69,19 @@ class State(NamedTuple):
     def result(self) -> Params:
         """The parameters to use: the average, if there is one."""
         return self.params if self.average is None else self.average
+
+
+class Progress(NamedTuple):
+    """A fit after an epoch: with the arguments of that fit, all that decides how it goes on."""
+
+    state: State
+    best: Params | None  # of the epoch that validated best, where patience is to decide
+    history: list[Epoch]
+
+    @property
+    def result(self) -> Params:
+        """The parameters to use: the best, if there are some."""
+        return self.state.result if self.best is None else self.best
 
 
 def recipe(training: Training) -> Training:
@@ -159,8 +173,7 @@ def one_epoch(
 
     # Two steps a turn: XLA then updates the weights where they lie instead of copying them first. It compiles twice as
     # much for that, which a short epoch does not earn back.
-    state, terms = lax.scan(step, state, (jnp.arange(steps), order), unroll=2 if steps >= UNROLLED_FROM else 1)
-    return state, terms.mean(axis=0)
+    return lax.scan(step, state, (jnp.arange(steps), order), unroll=2 if steps >= UNROLLED_FROM else 1)
 
 
 @partial(jax.jit, static_argnames=("model", "recipe", "prepare"), donate_argnames="state")
@@ -180,7 +193,7 @@ def epoch(
     Where the batch size does not divide the number of examples, the last few of the order sit this epoch out.
     `recipe` comes from the function of that name: only what decides the program.
 
-    Shapes: x [N, *event] as stored, c of length N -> the new state, and the means of the fields of `Terms`, [3].
+    Shapes: x [N, *event] as stored, c of length N -> the new state, and the fields of `Terms` at every step, [S, 3].
     The buffers of `state` are donated: use what is returned.
     """
     return one_epoch(model, state, key, x, c, knobs, recipe=recipe, prepare=prepare)
@@ -199,15 +212,35 @@ def check_fit(model: CVAE, x: Any, c: Any, training: Training) -> None:
     checks.require(training.shift == 0 or x.ndim == 4, "shift", "be 0 where x is no picture (H, W, C)", training.shift)
 
 
-def check_loss(loss: float, number: int, whose: str = "") -> None:
-    """Refuse to go on from a loss that is not finite.
+def means(terms: Any, number: int, whose: str = "") -> Terms:
+    """The means over an epoch's steps of the terms of its loss.
 
-    Raises: FloatingPointError.
+    Shapes: terms [S, 3].
+
+    Raises:
+        FloatingPointError: the loss of a step is not finite; names epoch and step, and what to change.
     """
-    if not math.isfinite(loss):
+    terms = np.asarray(terms, np.float64)
+    wrong = np.flatnonzero(~np.isfinite(terms[:, 0]))
+    if len(wrong) > 0:
         raise FloatingPointError(
-            f"the loss{whose} in epoch {number} is {loss}; try a lower learning_rate, or a clip_norm such as 10"
+            f"the loss{whose} in epoch {number}, step {wrong[0] + 1} is {terms[wrong[0], 0]}; try a lower "
+            "learning_rate, or a clip_norm such as 10"
         )
+    return Terms(*terms.mean(axis=0).tolist())
+
+
+def best_epoch(history: list[Epoch]) -> int:
+    """The number of the first of the epochs whose validation loss is lowest; 0 where none was validated."""
+    losses = [epoch.validation.loss if epoch.validation else math.inf for epoch in history]
+    finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
+    return finite.index(min(finite)) + 1 if history and min(finite) < math.inf else 0
+
+
+def ended(training: Training, history: list[Epoch]) -> bool:
+    """Whether a fit is over after these epochs: they are all, or for `patience` of them none was better."""
+    count, patience = len(history), training.patience
+    return count >= training.epochs or (patience is not None and count - best_epoch(history) >= patience)
 
 
 def fit(
@@ -220,11 +253,14 @@ def fit(
     *,
     validation: tuple[Any, Any] | None = None,
     prepare: Prepare | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: Callable[[Progress], None] | None = None,
+    resume: Progress | None = None,
     progress: bool = True,
     name: str = "fit",
 ) -> Fitted:
     """Fit a model by Adam on its objective; the same arguments give the same parameters, bit for bit.
+
+    So does a fit that was stopped after some epoch and called again with the progress it had made.
 
     Args:
         model: the functions to fit.
@@ -239,7 +275,9 @@ def fit(
             nothing.
         prepare: from stored to (x, c), run inside the step and on the validation set; what the model's condition and
             the training's targets, shift and omission ask for if left out, the latter two not on the validation set.
-        on_epoch: called with each finished `Epoch`, to log it.
+        on_epoch: called with the `Progress` after each epoch, to log its last one or to save it. Its arrays are those
+            of the fit, which the next epoch consumes: copy what is to be kept. What it raises ends the fit.
+        resume: go on from here, the progress of a fit with the same arguments, instead of from `params`.
         progress: draw a bar with the loss and examples per second; False is silent.
         name: what the bar is called.
 
@@ -264,34 +302,40 @@ def fit(
     size, program = x.shape[0], recipe(training)
     knobs = Knobs(training.learning_rate, training.beta)
     x, c = jax.device_put((x, dict(c)))
-    state = start(params, training)
-    history: list[Epoch] = []
+    state = start(params, training) if resume is None else jax.tree.map(jnp.array, resume.state)
+    best = None if resume is None else resume.best
+    history: list[Epoch] = [] if resume is None else list(resume.history)
     # Every epoch is scored with the same draws, so that two epochs differ by their parameters alone.
     validation_key = jax.random.split(jax.random.fold_in(key, 0))[1]
-    best, best_epoch, best_loss = None, 0, math.inf
-    with tqdm(total=training.epochs * size, desc=name, unit="ex", unit_scale=True, disable=not progress) as bar:
-        for number in range(1, training.epochs + 1):
+    bar = tqdm(
+        total=training.epochs * size,
+        initial=len(history) * size,
+        desc=name,
+        unit="ex",
+        unit_scale=True,
+        disable=not progress,
+    )
+    with bar:
+        while not ended(training, history):
+            number = len(history) + 1
             train_key, _ = jax.random.split(jax.random.fold_in(key, number))
             began = time.perf_counter()
-            state, terms = epoch(model, state, train_key, x, c, knobs, recipe=program, prepare=prepare)
-            train = Terms(*map(float, terms))  # waits for the device, so the clock is read after the work
+            state, steps = epoch(model, state, train_key, x, c, knobs, recipe=program, prepare=prepare)
+            steps = np.asarray(steps)  # waits for the device, so the clock is read after the work
             seconds = time.perf_counter() - began
-            check_loss(train.loss, number)
+            train = means(steps, number)
             valid = None
             if validation is not None:
                 terms = evaluate(model, state.result, validation_key, *validation, proposal=proposal, prepare=scored)
                 valid = mean_terms(terms)
             history.append(Epoch(number, train, valid, seconds, size / seconds))
+            if patience is not None and best_epoch(history) == number:
+                best = jax.tree.map(jnp.array, state.result)
             if on_epoch is not None:
-                on_epoch(history[-1])
+                on_epoch(Progress(state, best, list(history)))
             bar.set_postfix_str(f"loss {train.loss:.2f}" + (f", validation {valid.loss:.2f}" if valid else ""))
             bar.update(size)
-            if patience is not None and valid is not None:
-                if valid.loss < best_loss:
-                    best, best_epoch, best_loss = jax.tree.map(jnp.array, state.result), number, valid.loss
-                if number - best_epoch >= patience:
-                    break
-    return Fitted(state.result if best is None else best, history)
+    return Fitted(Progress(state, best, history).result, history)
 
 
 def drawn_once(key: Array, x: Any, validation: Any, targets: str) -> tuple[Any, Any]:

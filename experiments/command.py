@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -20,12 +22,17 @@ PROJECT = (Path(cvae.__file__).parent, Path(__file__).parent)
 def run(main: Callable[[Settings], object], settings: type[Settings], description: str) -> None:
     """Parse the command line into `settings` and call `main` with it.
 
-    Exit codes: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C.
+    Exit codes: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C, 143 for SIGTERM.
     """
     parsed = tyro.cli(settings, description=description, config=(tyro.conf.OmitArgPrefixes,))
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         main(parsed)
+    except cvae.runs.Stopped as stopped:
+        print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except ValueError as error:
         if not _is_ours(error):
             raise
@@ -35,6 +42,11 @@ def run(main: Callable[[Settings], object], settings: type[Settings], descriptio
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    print("\nstopped", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def _refuse(error: Exception) -> NoReturn:

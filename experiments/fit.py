@@ -100,13 +100,11 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(study.Keeping):
     """What is left behind."""
 
     num_samples: int = 500
     """importance samples of log p(x | c)"""
-    out: Path | None = None
-    """run folder; runs/fit_FILE if left out"""
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def plan(settings: Settings) -> Plan:
     name = "cvae" if settings.input.condition else "vae"
     config = cvae.config.Config("fit", settings.input.data.stem, fitting.seed, training, {name: architecture})
     out = study.folder("fit", config.dataset, False, settings.output.out)
-    cvae.runs.check_free(out, config)
+    study.check_free(out, config, settings.output)
     parts = {
         part: (taken.x[rows], {key: value[rows] for key, value in taken.c.items()})
         for part, rows in taken.split._asdict().items()
@@ -215,24 +213,27 @@ def main(settings: Settings) -> Path:
     print("".join(f"{line}\n" for line in planned.taken.said), end="", flush=True)
     name, architecture = next(iter(planned.config.models.items()))
     model = own.in_units(cvae.make(architecture), planned.taken.units.log_std)
-    run, parts = study.Study(planned.config, planned.out), planned.parts
-    cvae.runs.write_json(planned.out / "preprocessing.json", study.plain(planned.taken.record))
-    fit_key, test_key, draw_key = jax.random.split(jax.random.key(planned.config.seed), 3)
-    trained = run.fit(name, fit_key, parts["train"], parts["validation"], model=model)
-    samples = settings.output.num_samples
-    test = study.bound(model, trained.params, test_key, *parts["test"])
-    test |= study.likelihood(model, trained.params, test_key, *parts["test"], num_samples=samples)
-    for figure_name, figure in figures(planned, trained, draw_key):
-        run.draw(figure_name, figure)
-    summary = run.keep(
-        test={name: test},
-        unit=planned.unit,
-        examples={part: len(x) for part, (x, _) in parts.items()},
-        epochs=len(trained.history),
-        seconds={name: trained.seconds},
-    )
-    report(planned, name, summary)
-    run.say_where()
+    if study.is_finished(planned.out, settings):
+        return planned.out
+    parts = planned.parts
+    with study.Study(planned.config, planned.out, settings) as run:
+        cvae.runs.write_json(planned.out / "preprocessing.json", study.plain(planned.taken.record))
+        fit_key, test_key, draw_key = jax.random.split(jax.random.key(planned.config.seed), 3)
+        trained = run.fit(name, fit_key, parts["train"], parts["validation"], model=model)
+        samples = settings.output.num_samples
+        test = study.bound(model, trained.params, test_key, *parts["test"])
+        test |= study.likelihood(model, trained.params, test_key, *parts["test"], num_samples=samples)
+        for figure_name, figure in figures(planned, trained, draw_key):
+            run.draw(figure_name, figure)
+        summary = run.keep(
+            test={name: test},
+            unit=planned.unit,
+            examples={part: len(x) for part, (x, _) in parts.items()},
+            epochs=len(trained.history),
+            seconds={name: trained.seconds},
+        )
+        report(planned, name, summary)
+        run.say_where()
     return planned.out
 
 

@@ -115,7 +115,7 @@ def plan(settings: Settings) -> tuple[Splits, Config, Path]:
     splits = measured(dataset)
     config = configure(settings, dataset, cvae.Continuous.fitted(splits["train"][1]["stroke"], "stroke"))
     out = study.folder("mnist_attribute", dataset.name, smoke, settings.output.out)
-    cvae.runs.check_free(out, config)
+    study.check_free(out, config, settings.output)
     for architecture in config.models.values():
         model = cvae.make(architecture)
         cvae.training.check_fit(model, *told(model, splits["train"]), config.training)
@@ -185,36 +185,38 @@ def main(settings: Settings) -> Path:
     import jax
 
     splits, config, out = plan(settings)
-    run = study.Study(config, out)
-    fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 3)
-    asked = splits["test"][1]["stroke"]
-    trained, test, drawn = {}, {}, {}
-    for name, architecture in config.models.items():
-        model = cvae.make(architecture)
-        train, validation, held_out = (told(model, splits[part]) for part in ("train", "validation", "test"))
-        trained[name] = run.fit(name, fit_key, train, validation)
-        model, params, _ = trained[name]
-        test[name] = study.bound(model, params, test_key, *held_out)
-        samples = settings.output.num_samples
-        test[name] |= study.likelihood(model, params, test_key, *held_out, num_samples=samples)
-        drawn[name] = generate(trained[name], draw_key, held_out[1])
-        test[name] |= obedience(asked, drawn[name])
+    if study.is_finished(out, settings):
+        return out
+    with study.Study(config, out, settings) as run:
+        fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 3)
+        asked = splits["test"][1]["stroke"]
+        trained, test, drawn = {}, {}, {}
+        for name, architecture in config.models.items():
+            model = cvae.make(architecture)
+            train, validation, held_out = (told(model, splits[part]) for part in ("train", "validation", "test"))
+            trained[name] = run.fit(name, fit_key, train, validation)
+            model, params, _ = trained[name]
+            test[name] = study.bound(model, params, test_key, *held_out)
+            samples = settings.output.num_samples
+            test[name] |= study.likelihood(model, params, test_key, *held_out, num_samples=samples)
+            drawn[name] = generate(trained[name], draw_key, held_out[1])
+            test[name] |= obedience(asked, drawn[name])
 
-    latents = config.models["attribute"].latent_size
-    title = f"{config.dataset}, {latents} latent{'s' if latents > 1 else ''}, {config.training.epochs} epochs"
-    digit = settings.output.digit
-    run.draw(f"grid_{digit}", grid(trained["attribute_label"], splits["train"][1]["stroke"], digit, title))
-    for name, condition in (("attribute", "attributes alone"), ("attribute_label", "attributes and label")):
-        run.draw(
-            f"asked_{name}",
-            cvae.charts.asked_against_measured(
-                asked * TO_UNITS, drawn[name] * TO_UNITS, NAMES, UNITS, f"{title}\ntest split: told {condition}"
-            ),
-        )
-    run.draw("curves", pictures.curves(trained, f"{title}: training and validation"))
-    summary = run.keep(test=test, seconds={name: model.seconds for name, model in trained.items()})
-    report(config.dataset, summary["test"], summary["seconds"])
-    run.say_where()
+        latents = config.models["attribute"].latent_size
+        title = f"{config.dataset}, {latents} latent{'s' if latents > 1 else ''}, {config.training.epochs} epochs"
+        digit = settings.output.digit
+        run.draw(f"grid_{digit}", grid(trained["attribute_label"], splits["train"][1]["stroke"], digit, title))
+        for name, condition in (("attribute", "attributes alone"), ("attribute_label", "attributes and label")):
+            run.draw(
+                f"asked_{name}",
+                cvae.charts.asked_against_measured(
+                    asked * TO_UNITS, drawn[name] * TO_UNITS, NAMES, UNITS, f"{title}\ntest split: told {condition}"
+                ),
+            )
+        run.draw("curves", pictures.curves(trained, f"{title}: training and validation"))
+        summary = run.keep(test=test, seconds={name: model.seconds for name, model in trained.items()})
+        report(config.dataset, summary["test"], summary["seconds"])
+        run.say_where()
     return out
 
 

@@ -57,29 +57,29 @@ def main(settings: Settings) -> Path:
     dataset = cvae.data.load(config.dataset, settings.data_dir)
     asked = replace(config, experiment="mnist_fidelity", seed=settings.seed)
     out = settings.run.with_name(f"{settings.run.name}_fidelity")
-    kept = study.Study(asked, out)
-    label = np.repeat(np.arange(dataset.num_classes), settings.generated)
-    draw = jax.jit(cvae.sample, static_argnums=0)
-    print("training the judge on real pictures", flush=True)
-    from experiments import judge
+    with study.Study(asked, out) as kept:
+        label = np.repeat(np.arange(dataset.num_classes), settings.generated)
+        draw = jax.jit(cvae.sample, static_argnums=0)
+        print("training the judge on real pictures", flush=True)
+        from experiments import judge
 
-    reader = judge.train(dataset.train.x, dataset.train.label, settings.seed)
-    rows = []
-    unmoved = study.unmoved(config.models[settings.model], settings.generated)
-    for temperature in settings.temperatures:
-        keys = jax.random.split(jax.random.key(settings.seed), dataset.num_classes)
-        of_class = np.split(label, dataset.num_classes)
-        drawn = [
-            draw(model, params, key, {"label": part} | unmoved, temperature=temperature)
-            for key, part in zip(keys, of_class, strict=True)
-        ]
-        pictures = np.concatenate([np.asarray(part) for part in drawn])
-        rows.append({"temperature": temperature} | measured(reader, pictures, label, settings.seed))
-        print(line(f"temperature {temperature:g}", rows[-1]), flush=True)
-    real = measured(reader, dataset.test.x, dataset.test.label, settings.seed)
-    kept.keep(generated=rows, real=real, pictures=len(label), trained_in=trained_in)
-    print(line("real pictures", real))
-    print(f"\n{dataset.name}; all of it in {out / 'summary.json'}")
+        reader = judge.train(dataset.train.x, dataset.train.label, settings.seed)
+        rows = []
+        unmoved = study.unmoved(config.models[settings.model], settings.generated)
+        for temperature in settings.temperatures:
+            keys = jax.random.split(jax.random.key(settings.seed), dataset.num_classes)
+            of_class = np.split(label, dataset.num_classes)
+            drawn = [
+                draw(model, params, key, {"label": part} | unmoved, temperature=temperature)
+                for key, part in zip(keys, of_class, strict=True)
+            ]
+            pictures = np.concatenate([np.asarray(part) for part in drawn])
+            rows.append({"temperature": temperature} | measured(reader, pictures, label, settings.seed))
+            print(line(f"temperature {temperature:g}", rows[-1]), flush=True)
+        real = measured(reader, dataset.test.x, dataset.test.label, settings.seed)
+        kept.keep(generated=rows, real=real, pictures=len(label), trained_in=trained_in)
+        print(line("real pictures", real))
+        print(f"\n{dataset.name}; all of it in {out / 'summary.json'}")
     return out
 
 

@@ -141,7 +141,7 @@ def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
         },
     )
     out = study.folder("mnist_inpaint", dataset.name, smoke, settings.output.out)
-    cvae.runs.check_free(out, config)
+    study.check_free(out, config, settings.output)
     model = cvae.make(config.models["cvae"])
     cvae.training.check_fit(model, *stored(model, dataset.train), config.training)
     return dataset, config, out
@@ -181,25 +181,27 @@ def main(settings: Settings) -> Path:
     import jax
 
     dataset, config, out = plan(settings)
-    run = study.Study(config, out)
-    fit_key, mask_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
-    model = cvae.make(config.models["cvae"])
-    trained = run.fit("cvae", fit_key, stored(model, dataset.train), stored(model, dataset.validation))
-    model, test, hidden = masked_once(config, mask_key, dataset.test)
-    trained = trained._replace(model=model)
-    results = measure(trained, test_key, test, hidden, settings.output.num_samples)
+    if study.is_finished(out, settings):
+        return out
+    with study.Study(config, out, settings) as run:
+        fit_key, mask_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
+        model = cvae.make(config.models["cvae"])
+        trained = run.fit("cvae", fit_key, stored(model, dataset.train), stored(model, dataset.validation))
+        model, test, hidden = masked_once(config, mask_key, dataset.test)
+        trained = trained._replace(model=model)
+        results = measure(trained, test_key, test, hidden, settings.output.num_samples)
 
-    seen = settings.models.mask + (" and label" if settings.models.label else "")
-    latents = config.models["cvae"].latent_size
-    plural = "s" if latents > 1 else ""
-    title = f"{dataset.name}, {seen}, {latents} latent{plural}, {config.training.epochs} epochs"
-    first = [int(np.flatnonzero(dataset.test.label == k)[0]) for k in range(dataset.num_classes)]
-    some = test[0][first], {name: value[first] for name, value in test[1].items()}
-    run.draw("completions", draw(trained, draw_key, some, hidden[first], f"{title}: test pictures completed"))
-    run.draw("curves", pictures.curves({"cvae": trained}, f"{title}: training and validation"))
-    summary = run.keep(test={"cvae": results}, seconds={"cvae": trained.seconds})
-    report(config, summary["test"]["cvae"], summary["seconds"])
-    run.say_where()
+        seen = settings.models.mask + (" and label" if settings.models.label else "")
+        latents = config.models["cvae"].latent_size
+        plural = "s" if latents > 1 else ""
+        title = f"{dataset.name}, {seen}, {latents} latent{plural}, {config.training.epochs} epochs"
+        first = [int(np.flatnonzero(dataset.test.label == k)[0]) for k in range(dataset.num_classes)]
+        some = test[0][first], {name: value[first] for name, value in test[1].items()}
+        run.draw("completions", draw(trained, draw_key, some, hidden[first], f"{title}: test pictures completed"))
+        run.draw("curves", pictures.curves({"cvae": trained}, f"{title}: training and validation"))
+        summary = run.keep(test={"cvae": results}, seconds={"cvae": trained.seconds})
+        report(config, summary["test"]["cvae"], summary["seconds"])
+        run.say_where()
     return out
 
 

@@ -104,7 +104,7 @@ def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
         },
     )
     out = study.folder("mnist_label", dataset.name, smoke, settings.output.out)
-    cvae.runs.check_free(out, config)
+    study.check_free(out, config, settings.output)
     for architecture in config.models.values():
         model = cvae.make(architecture)
         cvae.training.check_fit(model, dataset.train.x, pictures.given(model, dataset.train.label), config.training)
@@ -116,20 +116,22 @@ def main(settings: Settings) -> Path:
     import jax
 
     dataset, config, out = plan(settings)
-    run = study.Study(config, out)
-    init_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
-    trained, test = {}, {}
-    for name, architecture in config.models.items():
-        model = cvae.make(architecture)
-        train, validation, held_out = ((part.x, pictures.given(model, part.label)) for part in dataset[1:4])
-        trained[name] = run.fit(name, fit_key, train, validation, init_key=init_key)
-        test[name] = score(cvae.evaluate(model, trained[name].params, test_key, *held_out))
-    drawings = pictures.Drawings(config, dataset, trained, draw_key)
-    for figure_name, figure in drawings.figures(settings.output.digit):
-        run.draw(figure_name, figure)
-    summary = run.keep(test=test, seconds={name: model.seconds for name, model in trained.items()})
-    report(dataset, summary["test"], summary["seconds"])
-    run.say_where()
+    if study.is_finished(out, settings):
+        return out
+    with study.Study(config, out, settings) as run:
+        init_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
+        trained, test = {}, {}
+        for name, architecture in config.models.items():
+            model = cvae.make(architecture)
+            train, validation, held_out = ((part.x, pictures.given(model, part.label)) for part in dataset[1:4])
+            trained[name] = run.fit(name, fit_key, train, validation, init_key=init_key)
+            test[name] = score(cvae.evaluate(model, trained[name].params, test_key, *held_out))
+        drawings = pictures.Drawings(config, dataset, trained, draw_key)
+        for figure_name, figure in drawings.figures(settings.output.digit):
+            run.draw(figure_name, figure)
+        summary = run.keep(test=test, seconds={name: model.seconds for name, model in trained.items()})
+        report(dataset, summary["test"], summary["seconds"])
+        run.say_where()
     return out
 
 

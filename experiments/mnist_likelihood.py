@@ -157,7 +157,7 @@ def plan(settings: Settings) -> tuple[Dataset, Config, Path]:
         },
     )
     out = study.folder("mnist_likelihood", dataset.name, smoke, settings.output.out)
-    cvae.runs.check_free(out, config)
+    study.check_free(out, config, settings.output)
     model = cvae.make(config.models["cvae"])
     cvae.training.check_fit(model, *examples(config, dataset.train), config.training)
     return dataset, config, out
@@ -173,26 +173,28 @@ def main(settings: Settings) -> Path:
     import jax
 
     dataset, config, out = plan(settings)
-    run = study.Study(config, out)
-    fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 3)
-    train, validation, test = (examples(config, part) for part in (dataset.train, dataset.validation, dataset.test))
-    trained = run.fit("cvae", fit_key, train, validation)
-    drawn_once = (cvae.preparation.binarise(config.seed, test[0]), test[1])
-    results, classified = measure(trained, test_key, drawn_once, settings.measuring)
-    label = np.repeat(np.arange(dataset.num_classes), settings.measuring.generated)
-    generated = generate(trained, draw_key, label)
-    results |= judge(dataset, generated, label, config.seed)
+    if study.is_finished(out, settings):
+        return out
+    with study.Study(config, out, settings) as run:
+        fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 3)
+        train, validation, test = (examples(config, part) for part in (dataset.train, dataset.validation, dataset.test))
+        trained = run.fit("cvae", fit_key, train, validation)
+        drawn_once = (cvae.preparation.binarise(config.seed, test[0]), test[1])
+        results, classified = measure(trained, test_key, drawn_once, settings.measuring)
+        label = np.repeat(np.arange(dataset.num_classes), settings.measuring.generated)
+        generated = generate(trained, draw_key, label)
+        results |= judge(dataset, generated, label, config.seed)
 
-    title = f"{dataset.name}, {config.models['cvae'].latent_size} latents, {config.training.epochs} epochs"
-    shown = generated.reshape(dataset.num_classes, -1, *generated.shape[1:])[:, :COLUMNS]
-    names = [str(k) for k in range(dataset.num_classes)]
-    run.draw("samples", cvae.plotting.grid(shown, f"{title}: drawn from p(x | y), a row a label", row_labels=names))
-    diagram = cvae.charts.calibration(*classified.calibration, f"{title}\np(y | x) by Bayes' rule, test split")
-    run.draw("calibration", diagram)
-    run.draw("curves", pictures.curves({"cvae": trained}, f"{title}: training and validation"))
-    summary = run.keep(test={"cvae": results}, seconds={"cvae": trained.seconds})
-    report(dataset, summary["test"]["cvae"], summary["seconds"])
-    run.say_where()
+        title = f"{dataset.name}, {config.models['cvae'].latent_size} latents, {config.training.epochs} epochs"
+        shown = generated.reshape(dataset.num_classes, -1, *generated.shape[1:])[:, :COLUMNS]
+        names = [str(k) for k in range(dataset.num_classes)]
+        run.draw("samples", cvae.plotting.grid(shown, f"{title}: drawn from p(x | y), a row a label", row_labels=names))
+        diagram = cvae.charts.calibration(*classified.calibration, f"{title}\np(y | x) by Bayes' rule, test split")
+        run.draw("calibration", diagram)
+        run.draw("curves", pictures.curves({"cvae": trained}, f"{title}: training and validation"))
+        summary = run.keep(test={"cvae": results}, seconds={"cvae": trained.seconds})
+        report(dataset, summary["test"]["cvae"], summary["seconds"])
+        run.say_where()
     return out
 
 

@@ -212,7 +212,7 @@ class Plan(NamedTuple):
     """A row of a column: its config and its run folder."""
 
     task: str
-    row: str
+    row: RowName
     config: Config
     out: Path
 
@@ -237,7 +237,7 @@ def plan(settings: Settings) -> tuple[Dataset, list[Plan], Path]:
             config = configure(settings, dataset, task, row, rows[row])
             plans.append(Plan(task, row, config, out / task / row))
     for planned in plans:
-        cvae.runs.check_free(planned.out, planned.config)
+        study.check_free(planned.out, planned.config, settings.output)
         model = cvae.make(planned.config.models["cvae"])
         cvae.training.check_fit(
             model, *examples(planned.config, dataset.train.x, dataset.train.x), planned.config.training
@@ -304,7 +304,7 @@ def main(settings: Settings) -> Path:
     """Train and measure every row that is not there yet, and write the table; returns the folder."""
     dataset, plans, out = plan(settings)
     for planned in plans:
-        if (planned.out / "summary.json").exists():
+        if (planned.out / "summary.json").exists() and not settings.output.fresh:
             print(f"{planned.task} {planned.row}: found in {planned.out}")
             measure_more(settings, dataset, planned)
         else:
@@ -323,34 +323,41 @@ def make_row(settings: Settings, dataset: Dataset, planned: Plan) -> None:
     import jax
 
     task, name, config, out = planned
-    run = study.Study(config, out)
-    fit_key, guess_key, test_key, _ = jax.random.split(jax.random.key(config.seed), 4)
-    train, validation = examples(config, dataset.train.x, dataset.train.x), held_out(config, dataset, "validation")
-    histories, parts = {}, {}
-    if "guess" in config.models:
-        guess = run.fit("guess", guess_key, train, validation, training=replace(config.training, frozen=()))
-        histories["guess"], parts["guess"] = guess, guess.params["decoder"]
-    trained = run.fit("cvae", fit_key, train, validation, parts=parts)
-    histories["cvae"] = trained
-    split = settings.measuring.split
-    held = held_out(config, dataset, split)
-    results = measure(trained, test_key, held, estimators(config, settings.measuring), settings.measuring.pictures)
-    if "importance_sampling" in "".join(results):
-        results |= study.bound(*trained[:2], test_key, *held)
-    hidden = int((~cvae.masks.fixed(task, dataset.train.x.shape[1:])).sum())  # type: ignore[operator]
-    run.draw("curves", pictures.curves(histories, f"{dataset.name}, {SEEN[task]}, {name}: training and validation"))
-    run.keep(
-        task=task,
-        row=name,
-        protocol=settings.task.protocol,
-        seen="grey" if settings.task.protocol == "grey" else settings.task.seen,
-        split=split,
-        missing_pixels=hidden,
-        **{split: results},
-        epochs=len(trained.history),
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
-        seconds={model: fitted.seconds for model, fitted in histories.items()},
-    )
+    with study.Study(config, out, alone(settings, planned)) as run:
+        fit_key, guess_key, test_key, _ = jax.random.split(jax.random.key(config.seed), 4)
+        train, validation = examples(config, dataset.train.x, dataset.train.x), held_out(config, dataset, "validation")
+        histories, parts = {}, {}
+        if "guess" in config.models:
+            guess = run.fit("guess", guess_key, train, validation, training=replace(config.training, frozen=()))
+            histories["guess"], parts["guess"] = guess, guess.params["decoder"]
+        trained = run.fit("cvae", fit_key, train, validation, parts=parts)
+        histories["cvae"] = trained
+        split = settings.measuring.split
+        held = held_out(config, dataset, split)
+        results = measure(trained, test_key, held, estimators(config, settings.measuring), settings.measuring.pictures)
+        if "importance_sampling" in "".join(results):
+            results |= study.bound(*trained[:2], test_key, *held)
+        hidden = int((~cvae.masks.fixed(task, dataset.train.x.shape[1:])).sum())  # type: ignore[operator]
+        run.draw("curves", pictures.curves(histories, f"{dataset.name}, {SEEN[task]}, {name}: training and validation"))
+        run.keep(
+            task=task,
+            row=name,
+            protocol=settings.task.protocol,
+            seen="grey" if settings.task.protocol == "grey" else settings.task.seen,
+            split=split,
+            missing_pixels=hidden,
+            **{split: results},
+            epochs=len(trained.history),
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
+            seconds={model: fitted.seconds for model, fitted in histories.items()},
+        )
+
+
+def alone(settings: Settings, planned: Plan) -> Settings:
+    """The options that make this row and no other."""
+    quadrants = tuple(number for number in settings.task.quadrants if TASKS[number] == planned.task)
+    task = replace(settings.task, quadrants=quadrants or settings.task.quadrants)
+    return replace(settings, task=task, models=replace(settings.models, rows=(planned.row,)))
 
 
 def held_out(config: Config, dataset: Dataset, split: str) -> study.Examples:
@@ -367,13 +374,15 @@ def measure_more(settings: Settings, dataset: Dataset, planned: Plan) -> None:
     summary = json.loads((planned.out / "summary.json").read_text())
     split = summary["split"]
     missing = [e for e in estimators(planned.config, settings.measuring) if e.name not in summary[split]]
-    if missing:
+    if not missing:
+        return
+    with cvae.runs.Lock(planned.out):
         model, params, config = cvae.runs.load(planned.out, "cvae")
         key = jax.random.split(jax.random.key(config.seed), 4)[2]
         held = held_out(config, dataset, split)
-        summary[split] |= study.plain(
-            measure(study.Trained(model, params, []), key, held, missing, settings.measuring.pictures)
-        )
+        trained = study.Trained(model, params, [])
+        summary[split] |= study.plain(measure(trained, key, held, missing, settings.measuring.pictures))
+        summary["options"] = study.options(alone(settings, planned))
         cvae.runs.write_json(planned.out / "summary.json", summary)
 
 

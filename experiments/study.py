@@ -7,12 +7,12 @@ and keeps (a run folder with config, metrics, parameters, figures and `summary.j
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cvae
+from experiments import interruption
 
 if TYPE_CHECKING:
     import jax
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cvae.training import Epoch
 
 Examples = tuple[Any, dict[str, Any]]  # x and c as stored
+HOW = ("dataset", "data_dir", "out", "save_every", "fresh")  # options that change nothing a config does not say
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,21 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Output:
+class Keeping:
     """What is left behind."""
 
     out: Path | None = None
     """run folder; runs/EXPERIMENT if left out, with the name of the data set added if it is not MNIST"""
+    save_every: int | None = None
+    """epochs between checkpoints, from which the same command goes on; as many as take ten seconds if left out"""
+    fresh: bool = False
+    """start over, and discard what the run folder holds"""
+
+
+@dataclass(frozen=True)
+class Output(Keeping):
+    """What is left behind."""
+
     smoke: bool = False
     """a short run on the 8x8 digits, to see that everything works; the figures will be poor"""
 
@@ -91,17 +102,65 @@ class Trained(NamedTuple):
         return sum(epoch.seconds for epoch in self.history)
 
 
-class Study:
-    """One run, from its start to its summary.
+def facts(train: Examples) -> dict[str, Any]:
+    """What must be the same where training goes on: the versions of what computes, and the training examples."""
+    return {"versions": cvae.runs.versions(), "data": cvae.runs.digest(train)}
 
-    Makes the run folder at once, so that a folder that cannot be written is refused before anything is trained.
+
+def options(settings: Any) -> dict[str, Any]:
+    """The options of a command that have a say in its results, by name, but for the data set, which the config has."""
+    kept: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        kept |= options(value) if is_dataclass(value) else {field.name: plain(value)}
+    return {name: value for name, value in kept.items() if name not in HOW}
+
+
+def check_free(out: Path, config: Config, output: Keeping) -> None:
+    """Refuse a run folder that holds another run, unless that is to go, and checkpoints at no number of epochs."""
+    if output.save_every is not None:
+        cvae.checks.whole_number("--save-every", output.save_every)
+    if not output.fresh:
+        cvae.runs.check_free(out, config)
+
+
+def is_finished(out: Path, settings: Any) -> bool:
+    """Whether the run folder holds the summary of this very command, which is then said; not if it is to go."""
+    path = out / "summary.json"
+    if settings.output.fresh or not path.exists():
+        return False
+    summary = cvae.runs.read_json(path)
+    if summary.get("options") != options(settings):
+        return False
+    print(f"finished already, {summary['date']}: {path}; --fresh starts over")
+    return True
+
+
+class Study:
+    """One run, from its start to its summary, or from where it was stopped: `with Study(config, out) as run`.
+
+    Makes the run folder at once, so that a folder that cannot be written is refused before anything is trained, and
+    holds it until the end, so that no second process writes there.
     """
 
-    def __init__(self, config: Config, out: Path):
-        self.config, self.out = config, out
+    def __init__(self, config: Config, out: Path, settings: Any = None):
+        """Take hold of the folder; `settings` are the command's, with `output`, None where it has no checkpoints."""
+        output = Keeping() if settings is None else settings.output
+        self.config, self.out, self.save_every = config, out, output.save_every
+        self.options = {} if settings is None else options(settings)
         self.began = time.perf_counter()
         self.provenance = cvae.runs.provenance()  # now, because the source may change during a long run
+        self.lock = cvae.runs.Lock(out)
+        if output.fresh:
+            for line in cvae.runs.discard(out):
+                print(line)
         cvae.runs.start(out, config)
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
 
     def fit(
         self,
@@ -115,7 +174,7 @@ class Study:
         training: Training | None = None,
         parts: dict[str, Any] | None = None,
     ) -> Trained:
-        """Train the config's model of this name, log its epochs and save its parameters.
+        """Train the config's model of this name, or go on with it, log its epochs and save its parameters.
 
         The parameters start from `init_key`, or from half of `key`; those of `parts` take the place of the random
         ones. `training` takes the place of the config's. `model` is fitted in place of the config's own,
@@ -126,17 +185,26 @@ class Study:
         fit_key = key
         if init_key is None:
             init_key, fit_key = jax.random.split(key)
-        model = model or cvae.make(self.config.models[name])
-        fitted = cvae.fit(
-            model,
-            jax.jit(model.init)(init_key) | (parts or {}),
-            fit_key,
-            *train,
-            training or self.config.training,
-            validation=validation,
-            on_epoch=partial(cvae.runs.log_epoch, self.out, name),
-            name=f"{name} on {self.config.dataset}",
-        )
+        model, training = model or cvae.make(self.config.models[name]), training or self.config.training
+        params = jax.jit(model.init)(init_key) | (parts or {})
+        with interruption.deferred() as asked:
+            keeper = cvae.runs.Keeper(
+                self.out, name, params, training, facts(train), save_every=self.save_every, asked=asked
+            )
+            if keeper.progress is not None:
+                print(f"{name} goes on after epoch {len(keeper.progress.history)}", flush=True)
+            fitted = cvae.fit(
+                model,
+                params,
+                fit_key,
+                *train,
+                training,
+                validation=validation,
+                on_epoch=keeper.after,
+                resume=keeper.progress,
+                name=f"{name} on {self.config.dataset}",
+            )
+            keeper.close()
         cvae.runs.save(self.out, name, fitted.params)
         return Trained(model, fitted.params, fitted.history)
 
@@ -152,7 +220,7 @@ class Study:
         results["seconds"] = results.get("seconds", {}) | {"total": time.perf_counter() - self.began}
         config = self.config
         summary = {"experiment": config.experiment, "dataset": config.dataset, "seed": config.seed}
-        summary |= plain(results) | self.provenance
+        summary |= plain(results) | {"options": self.options} | self.provenance
         cvae.runs.write_json(self.out / "summary.json", summary)
         return summary
 
@@ -173,7 +241,7 @@ def plain(results: Any) -> Any:
         return [plain(value) for value in results]
     if hasattr(results, "tolist"):
         return results.tolist()
-    return results
+    return str(results) if isinstance(results, Path) else results
 
 
 def bound(model: CVAE, params: Params, key: jax.Array, x: Any, c: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     config.json                the axes, and a model a type of condition, as wide as the largest latent size
     members/TYPE/NAME.json     a finished member: its settings, scores, history and time
+    progress/TYPE/NAME         what a member goes on from that is not finished
     checkpoints/TYPE/NAME      its parameters, which `cvae.load(folder, "TYPE/NAME")` reads
     results.csv, results.md    all members, and their means over seeds
     summary.json, figures/     the means with where they came from; pictures
@@ -14,21 +15,28 @@ decides how a member's networks start, so a wider sweep of the same seeds has ot
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+
 import cvae
-from experiments import study, sweep_results
+from experiments import interruption, study, sweep_results
 
 if TYPE_CHECKING:
+    from tqdm.auto import tqdm
+
     from cvae.conditions import Condition
     from cvae.config import Config, Sweep
     from cvae.data import Dataset, Split
+    from cvae.model import CVAE
     from cvae.networks import Params
-    from cvae.sweeps import Member, Trained
+    from cvae.sweeps import Member, Progress, Trained
 
 Kind = Literal["none", "label", "attribute", "label+attribute", "image"]
 How = Literal["concat", "concat_all", "film"]
@@ -150,6 +158,7 @@ class Plan(NamedTuple):
     at_once: int | None
     num_samples: int
     out: Path
+    save_every: int | None
 
 
 def plan(experiment: str, settings: Settings) -> Plan:
@@ -183,7 +192,7 @@ def plan(experiment: str, settings: Settings) -> Plan:
     }
     config = cvae.config.Config(experiment, dataset.name, 0, training, models, sweep)
     out = study.folder(experiment, dataset.name, output.smoke, output.out)
-    cvae.runs.check_free(out, config)
+    study.check_free(out, config, output)
     given = {
         split: {
             name: {key: c[key] for key in architecture.condition.stored_names} for name, architecture in models.items()
@@ -193,7 +202,7 @@ def plan(experiment: str, settings: Settings) -> Plan:
     for name, architecture in models.items():
         cvae.model.check_examples(cvae.make(architecture), dataset.train.x, given["train"][name])
         cvae.model.check_examples(cvae.make(architecture), dataset.test.x, given["test"][name])
-    return Plan(config, sweep, dataset, given, fitting.at_once, output.num_samples, out)
+    return Plan(config, sweep, dataset, given, fitting.at_once, output.num_samples, out, output.save_every)
 
 
 def raw_conditions(split: Split, types: Types) -> dict[str, Any]:
@@ -224,10 +233,10 @@ def named(types: Types, shape: tuple[int, ...], classes: int, stroke: Any) -> li
 def run(experiment: str, settings: Settings) -> Path:
     """Train and score the members that are not finished, then table and draw all; returns the run folder."""
     asked = plan(experiment, settings)
-    kept = study.Study(asked.config, asked.out)
-    sweep_results.clear(asked)
-    finished = complete(asked, kept)
-    sweep_results.report(asked, kept, finished)
+    with study.Study(asked.config, asked.out, settings) as kept:
+        sweep_results.clear(asked)
+        finished = complete(asked, kept)
+        sweep_results.report(asked, kept, finished)
     return asked.out
 
 
@@ -249,6 +258,8 @@ def complete(asked: Plan, kept: study.Study) -> dict[str, list[Finished]]:
             missing = [member for member in members if member not in finished[name]]
 
             def keep(trained: Trained, name: str = name) -> None:
+                if trained.member in finished[name]:
+                    return
                 bar.set_postfix_str(f"scoring {trained.member.name}")
                 finished[name][trained.member] = keep_member(asked, kept, name, trained)
                 bar.set_postfix_str("")
@@ -262,8 +273,68 @@ def complete(asked: Plan, kept: study.Study) -> dict[str, list[Finished]]:
                 bar.set_postfix_str("compiling")
                 fit_members(model, missing[:at_once], x, c, once, at_once=at_once, progress=False)
                 bar.set_postfix_str("")
-                fit_members(model, missing, x, c, training, at_once=at_once, on_trained=keep, progress=bar)
+                with interruption.deferred() as stop:
+                    for group in groups(members, missing, at_once):
+                        train_group(asked, name, model, group, (x, c), keep, bar, stop)
     return {name: [of_type[member] for member in members] for name, of_type in finished.items()}
+
+
+def groups(members: list[Member], missing: list[Member], at_once: int) -> list[list[Member]]:
+    """Those trained side by side: always the same, whichever of them are missing, and so to the bit alike."""
+    at_once = min(at_once, len(members))
+    whole = [members[first : first + at_once] for first in range(0, len(members), at_once)]
+    return [group for group in whole if set(group) & set(missing)]
+
+
+def train_group(
+    asked: Plan,
+    name: str,
+    model: CVAE,
+    group: list[Member],
+    train: study.Examples,
+    keep: Callable[[Trained], None],
+    bar: tqdm,
+    stop: Callable[[], int | None],
+) -> None:
+    """Train members side by side, or go on with them, and keep them."""
+    import jax
+
+    training = asked.config.training
+    folder = asked.out / "progress" / name / group[0].name
+    facts = study.facts(train) | {"members": [member.name for member in group]}
+    saver = cvae.runs.Saver(folder, facts, save_every=asked.save_every, asked=stop)
+    inert, seeds = cvae.masked(model), np.zeros(len(group), np.uint32)
+    masks = np.ones((len(group), asked.config.models[name].latent_size), np.float32)
+    program = cvae.training.recipe(training)
+    found = saver.found(jax.eval_shape(partial(cvae.sweeps.begin, inert, training=program), masks, seeds))
+
+    def resume(_: list[Member]) -> Progress | None:
+        if found is None:
+            return None
+        history = [[cvae.evaluation.Terms(*terms) for terms in epoch] for epoch in found.record["history"]]
+        return cvae.sweeps.Progress(found.arrays, history, found.record["seconds"])
+
+    def after(_: list[Member], progress: Progress) -> None:
+        epoch = len(progress.history)
+        record = {"history": study.plain([list(map(tuple, row)) for row in progress.history])}
+        loss = sum(terms.loss for terms in progress.history[-1]) / len(group)
+        last = epoch == training.epochs
+        record |= {"seconds": progress.seconds}
+        saver.after(epoch, progress.states, record, loss, last=last, name=f"{name}/{group[0].name}")
+
+    cvae.sweeps.fit_members(
+        model,
+        group,
+        *train,
+        training,
+        at_once=len(group),
+        on_trained=keep,
+        on_epoch=after,
+        resume=resume,
+        progress=bar,
+    )
+    saver.close()
+    shutil.rmtree(folder)
 
 
 def member_file(out: Path, name: str, member: Member) -> Path:

@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -56,6 +58,11 @@ def assert_refused(result: subprocess.CompletedProcess, message: str) -> None:
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def afresh(settings: Any) -> Any:
+    """The same settings, to start over."""
+    return replace(settings, output=replace(settings.output, fresh=True))
 
 
 def untrained(folder: Path) -> Path:

@@ -123,11 +123,13 @@ def test_the_fitted_model_is_used_again_in_the_units_of_the_file(table, folder):
 
 def test_a_run_of_rows_holds_what_other_runs_hold(table):
     assert sorted(path.name for path in table.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.json",
         "figures",
         "metrics.jsonl",
         "preprocessing.json",
+        "progress",
         "summary.json",
     ]
     assert {path.name for path in (table / "figures").iterdir()} == {

@@ -14,6 +14,7 @@ from PIL import Image
 
 import cvae
 from experiments import command, mnist_inpaint, study
+from tests.commands import afresh
 
 FIGURES = ("completions", "curves")
 TERMS = ("log_likelihood", "elbo", "rate", "distortion")
@@ -121,9 +122,9 @@ def test_hidden_pixels_do_not_reach_the_completions(finished):
     np.testing.assert_array_equal(mnist_inpaint.complete(trained, jax.random.key(3), (other, c), 6), first)
 
 
-def test_the_same_command_again_gives_the_same_numbers(finished, capsys):
+def test_the_same_command_started_over_gives_the_same_numbers(finished, capsys):
     before = json.loads((finished / "summary.json").read_text())["test"]
-    mnist_inpaint.main(settings(finished))
+    mnist_inpaint.main(afresh(settings(finished)))
     assert json.loads((finished / "summary.json").read_text())["test"] == before
     assert len((finished / "metrics.jsonl").read_text().splitlines()) == 3
     printed = capsys.readouterr().out

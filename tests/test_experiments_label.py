@@ -90,7 +90,10 @@ def test_the_same_settings_again_give_the_same_numbers(finished):
     """In another process, where the digits are asked for by name."""
     before = json.loads((finished / "summary.json").read_text())["test"]
     result = call(mnist_label, "--dataset", "digits", *SHORT, "--out", str(finished))
+    assert (result.returncode, result.stdout.startswith("finished already, ")) == (0, True), result.stderr
+    result = call(mnist_label, "--dataset", "digits", *SHORT, "--fresh", "--out", str(finished))
     assert (result.returncode, "warning" in result.stderr) == (0, False), result.stderr
+    assert f"discarding 6 epochs in {finished}" in result.stdout
     assert json.loads((finished / "summary.json").read_text())["test"] == before
     assert len((finished / "metrics.jsonl").read_text().splitlines()) == 6
 

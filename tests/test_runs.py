@@ -106,7 +106,7 @@ def test_a_leaf_too_many_is_named(tmp_path):
         checkpoints.restore(tmp_path / "kept", tree | {"a": np.ones(2, np.int32)})
 
 
-@pytest.mark.parametrize("part", ["d/*", "**/d/*", "manifest.ocdbt", "_METADATA"])
+@pytest.mark.parametrize("part", ["arrays/d/*", "arrays/manifest.ocdbt", "arrays/_METADATA", "record/*"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_checkpoint_is_refused(run, part, damage):
     damaged = [path for path in (run / "checkpoints" / "cvae").glob(part) if path.is_file()]
@@ -151,12 +151,19 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         runs.check_free(tmp_path / "thesis.tex", CONFIG)
 
 
-def test_the_same_config_starts_over(run):
+def test_the_same_config_goes_on(run):
     (run / "metrics.jsonl").write_text("old\n")
     (run / "summary.json").write_text("{}")
     runs.start(run, CONFIG)
-    assert (run / "metrics.jsonl").read_text() == ""
+    assert (run / "metrics.jsonl").read_text() == "old\n"
     assert not (run / "summary.json").exists()
+
+
+def test_what_is_discarded_is_said(run):
+    (run / "metrics.jsonl").write_text("one\ntwo\n")
+    assert runs.discard(run) == [f"discarding 2 epochs in {run}"]
+    assert list(run.iterdir()) == []
+    assert runs.discard(run) == []
 
 
 def test_provenance_says_where_a_figure_came_from_and_names_no_host(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 import cvae
 from cvae.preparation import prepare
-from cvae.training import Knobs, epoch, recipe, start
+from cvae.training import Knobs, epoch, means, recipe, start
 from tests.conftest import CLASSES, EVENT, weights
 from tests.oracles import quickly_compiled
 
@@ -79,10 +79,10 @@ def test_it_learns(labelled, data):
 
 def test_history_holds_an_epoch_each(labelled, data):
     seen = []
-    fitted = fit(labelled, data, validation=data, on_epoch=seen.append)
-    assert fitted.history == seen
-    assert [e.epoch for e in seen] == [1, 2, 3]
-    for e in seen:
+    fitted = fit(labelled, data, validation=data, on_epoch=lambda progress: seen.append(progress.history))
+    assert seen == [fitted.history[:n] for n in (1, 2, 3)]
+    assert [e.epoch for e in fitted.history] == [1, 2, 3]
+    for e in fitted.history:
         for terms in (e.train, e.validation):
             assert terms.loss == pytest.approx(terms.kl - terms.log_likelihood, rel=1e-5)
         assert e.examples_per_second == pytest.approx(SIZE / e.seconds)
@@ -117,9 +117,37 @@ def test_what_is_no_shape_compiles_nothing_again(labelled, data):
 
 def test_a_loss_that_is_not_finite_stops_the_fit(labelled, data):
     broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), labelled.params)
-    message = r"the loss in epoch 1 is nan; try a lower learning_rate, or a clip_norm such as 10"
+    message = r"the loss in epoch 1, step 1 is nan; try a lower learning_rate, or a clip_norm such as 10"
     with pytest.raises(FloatingPointError, match=message):
         cvae.fit(labelled.model, broken, jax.random.key(0), *data, SETTINGS, progress=False)
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_step():
+    terms = np.ones((7, 3))
+    assert means(terms * [1, 2, 3], 1) == (1, 2, 3)
+    terms[4:, 0] = [np.inf, np.nan, 1]
+    with pytest.raises(FloatingPointError, match="the loss of z2 in epoch 3, step 5 is inf"):
+        means(terms, 3, " of z2")
+
+
+@pytest.mark.parametrize("settings", [{}, {"patience": 2, "average": 0.9, "weight_decay": 0.1, "schedule": "cosine"}])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_fit_that_was_stopped_goes_on_to_the_same_bits(labelled, data, settings, after):
+    """From a copy of its progress, on the host, as from a disk."""
+    arguments = {"training": replace(SETTINGS, **settings), "validation": data}
+    kept = []
+
+    def keep(progress):
+        kept.append(jax.tree.map(np.array, progress))
+        if len(kept) == after:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(labelled, data, on_epoch=keep, **arguments)
+    resumed = fit(labelled, data, resume=kept[-1], **arguments)
+    whole = fit(labelled, data, **arguments)
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    assert [e[:3] for e in resumed.history] == [e[:3] for e in whole.history]
 
 
 BAD = {
@@ -185,7 +213,7 @@ def epochs_of(training, *, state=None, rate=None, first=0):
     for number in (first, first + 1):
         key = jax.random.key(number)
         state, row = epoch(SMALL, state, key, X, {}, knobs, recipe=recipe(training), prepare=prepare)
-        terms.append(np.asarray(row))
+        terms.append(np.asarray(row).mean(axis=0))
     return state, terms
 
 
