@@ -415,13 +415,14 @@ def test_the_guess_reaches_the_prior_alone(key):
 def test_layers_of_latents_are_behind_the_same_four_functions(guess, key):
     model, params, x, c = build(CONDITIONS["mixed"], latent_layers=2, prior="learned", guess=guess)
     q, p = jax.jit(model.encode)(params, x, c), jax.jit(model.prior)(params, c)
-    z = q.sample(key)
+    z = jax.jit(lambda q: q.sample(key))(q)
     assert z.shape == (BATCH, LATENT)
-    assert model.decode(params, z, c).mean.shape == x.shape
-    np.testing.assert_allclose(q.prior.given(z).mean, p.given(z).mean, rtol=1e-5, atol=1e-6)
-    every = jax.vmap(lambda x, c: model.encode(params, x[None], jax.tree.map(lambda v: v[None], c)).sample(key))(x, c)
-    assert every.shape == (BATCH, 1, LATENT)
-    gradient = jax.grad(lambda params: cvae.elbo(model, params, key, x, c).value.mean())(params)
+    assert jax.jit(model.decode)(params, z, c).mean.shape == x.shape
+    given = jax.jit(lambda p: p.given(z).mean)
+    np.testing.assert_allclose(given(q.prior), given(p), rtol=1e-5, atol=1e-6)
+    one = jax.vmap(lambda x, c: model.encode(params, x[None], jax.tree.map(lambda v: v[None], c)).sample(key))
+    assert jax.eval_shape(one, x, c).shape == (BATCH, 1, LATENT)
+    gradient = jax.jit(jax.grad(lambda params: cvae.elbo(model, params, key, x, c).value.mean()))(params)
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
     with pytest.raises(ValueError, match="latent_layers must be 1 for a mask over the latents, got 2"):
         cvae.model.masked(model)
