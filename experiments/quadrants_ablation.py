@@ -111,15 +111,18 @@ def collect(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table as people read it, each beside the default."""
-    lines = ["| variant | nats | less the default's | KL | seconds |", "|---|---:|---:|---:|---:|"]
+def markdown(rows: list[dict[str, Any]], times: bool = True) -> str:
+    """The table as people read it, each beside the default; `times` are the seconds of training."""
+    lines = ["| variant | nats | less the default's | KL |", "|---|---:|---:|---:|"]
+    if times:
+        lines = [f"{line} {last} |" for line, last in zip(lines, ("seconds", "---:"), strict=True)]
     usual = {row["task"]: row["nll"]["value"] for row in rows if row["variant"] == "default"}
     for row in rows:
         value, error = row["nll"]["value"], row["nll"]["standard_error"]
         difference = f"{value - usual[row['task']]:+.2f}" if row["task"] in usual else "-"
-        cells = f"{value:.2f} ± {error:.2f} | {difference} | {row['rate']:.1f} | {row['seconds']:.0f}"
-        lines.append(f"| {row['words']} | {cells} |")
+        cells = [f"{value:.2f} ± {error:.2f}", difference, f"{row['rate']:.1f}"]
+        cells += [f"{row['seconds']:.0f}"] if times else []
+        lines.append(f"| {row['words']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
