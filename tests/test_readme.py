@@ -1,6 +1,7 @@
 """The README says what is true: its tables, its example, its map, its pictures, its refusals."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -88,6 +89,19 @@ def test_refusals_read_as_promised():
     refused.append(str(error.value))
     for message in refused:
         assert f"| `{message}` |" in README
+
+
+def test_what_ends_a_run_reads_as_promised(tmp_path):
+    terms = np.ones((300, 3))
+    terms[207:] = np.nan
+    with pytest.raises(FloatingPointError) as error:
+        cvae.training.means(terms, 1)
+    assert f"| `error: {error.value}` |" in README
+    held = re.search(
+        r"\| `error: (run folder must be free, got )runs/mnist_label(, held by process )\d+ since \S+` \|", README
+    )
+    with cvae.runs.Lock(tmp_path), pytest.raises(ValueError, match=f"{held[1]}{tmp_path}{held[2]}{os.getpid()} since"):
+        cvae.runs.Lock(tmp_path)
 
 
 def test_a_name_the_file_lacks_is_refused_as_promised(tmp_path, monkeypatch):
