@@ -445,9 +445,10 @@ def quadrants_ablation() -> str:
     machines = _machines(*(f"quadrants_ablation/{row['variant']}" for row in rows))
     note = (
         f"`python -m experiments.quadrants_ablation --epochs {config['training']['epochs']}`: {machines}. "
-        f"{quadrants.SEEN[rows[0]['task']]}, 10,000 validation pictures, S = 100; the GSNN by Monte Carlo, the others "
-        "by importance sampling; ± is the standard error over the pictures, and differences on the same pictures are "
-        "known far better than that. Regularisation pays later than after so few epochs."
+        f"{quadrants.SEEN[rows[0]['task']]}, nats of the missing pixels, 10,000 validation pictures, S = 100. ± is the "
+        "standard error over the pictures; differences on the same pictures are known far better than that. "
+        "Regularisation pays later than after so few epochs. The hybrid and the GSNN are trained for what single "
+        "draws from the prior predict on average, of which a likelihood, by either estimate, says little."
     )
     return "\n".join([ablation.markdown(rows, times=False), note])
 
