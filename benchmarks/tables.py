@@ -480,6 +480,7 @@ TABLES = {
         mnist_attribute,
         mnist_quadrants,
         mnist_quadrants_grey,
+        quadrants_ablation,
         mnist_inpaint,
         sweep_latent,
         speed,
