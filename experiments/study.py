@@ -192,7 +192,12 @@ class Study:
                 self.out, name, params, training, facts(train), save_every=self.save_every, asked=asked
             )
             if keeper.progress is not None:
-                print(f"{name} goes on after epoch {len(keeper.progress.history)}", flush=True)
+                epochs = len(keeper.progress.history)
+                over = cvae.training.ended(training, keeper.progress.history)
+                print(
+                    f"{name} is trained, {epochs} epochs" if over else f"{name} goes on after epoch {epochs}",
+                    flush=True,
+                )
             fitted = cvae.fit(
                 model,
                 params,
