@@ -77,12 +77,17 @@ def _first_difference(held: Any, wanted: Any, name: str = "") -> tuple[str, Any,
     return name, held, wanted
 
 
-def start(folder: Path, config: Config) -> None:
-    """Make the folder of a run and write its config; metrics of an earlier run of the same config go.
+def start(folder: Path, config: Config, *, fresh: bool = False) -> None:
+    """Make the folder of a run and write its config.
 
-    The config of a sweep is written with the models that the folder holds already.
+    The config of a sweep is written with the models that the folder holds already. `fresh` is for a folder of which
+    everything was discarded: what is still there is none of a run's.
+
+    Raises:
+        ValueError: as of `check_free`.
     """
-    check_free(folder, config)
+    if not fresh:
+        check_free(folder, config)
     for part in ("checkpoints", "figures"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     if config.sweep is None:
@@ -94,19 +99,21 @@ def start(folder: Path, config: Config) -> None:
 
 
 def discard(folder: Path) -> list[str]:
-    """Delete what a run folder holds; returns what that was, a line each.
+    """Delete what a run left in its folder, and nothing else; returns what that was, a line each.
 
     Raises:
         ValueError: the folder holds something that is no run.
     """
-    if not (folder / "config.json").exists():
+    if not folder.exists() or {path.name for path in folder.iterdir()} <= {LOCK}:
         return []
-    checks.require((folder / "config.json").is_file(), "run folder", "hold a config.json", f"none at {folder}")
+    read_config(folder)  # many programs write a config.json: only in a run's own folder is anything deleted
     lines = []
     metrics = folder / "metrics.jsonl"
     if metrics.exists():
         lines.append(f"discarding {len(metrics.read_bytes().splitlines())} epochs in {folder}")
-    for name in ("summary.json", "metrics.jsonl", "config.json"):
+    if members := list(folder.glob("members/*/*.json")):
+        lines.append(f"discarding {len(members)} members in {folder}")
+    for name in ("summary.json", "metrics.jsonl", "results.csv", "results.md", "preprocessing.json", "config.json"):
         (folder / name).unlink(missing_ok=True)
     for name in ("progress", "checkpoints", "members", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)

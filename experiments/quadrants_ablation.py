@@ -72,7 +72,7 @@ def variant(settings: Settings, name: str, dataset: str, out: Path) -> mnist_qua
         models=replace(models, **of_models),
         fitting=replace(mnist_quadrants.Fitting(epochs=settings.epochs, seed=settings.seed), **of_fitting),
         measuring=mnist_quadrants.Measuring(split="validation", many_samples=0),
-        output=study.Output(out=out / name, smoke=settings.output.smoke),
+        output=replace(settings.output, out=out / name),
     )
 
 

@@ -154,7 +154,7 @@ class Study:
         if output.fresh:
             for line in cvae.runs.discard(out):
                 print(line)
-        cvae.runs.start(out, config)
+        cvae.runs.start(out, config, fresh=output.fresh)
 
     def __enter__(self) -> Study:
         return self

@@ -39,6 +39,12 @@ def test_every_variant_is_the_default_with_one_change(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_variant_is_kept_as_the_command_says(tmp_path):
+    output = Output(tmp_path / "run", save_every=2, fresh=True, smoke=True)
+    each = quadrants_ablation.variant(Settings(output=output), "hybrid", "digits", tmp_path / "run")
+    assert each.output == Output(tmp_path / "run" / "hybrid", save_every=2, fresh=True, smoke=True)
+
+
 def test_a_smoke_run_compares_on_validation(tmp_path):
     out = quadrants_ablation.main(
         Settings(quadrants=3, variants=("default",), epochs=2, output=Output(tmp_path / "run", smoke=True))

@@ -15,7 +15,8 @@ from PIL import Image
 
 import cvae
 from benchmarks import sweep as benchmark
-from experiments import command, study, sweep, sweep_condition, sweep_latent, sweep_results
+from experiments import check, command, study, sweep, sweep_condition, sweep_latent, sweep_results
+from tests.commands import call
 
 ROOT = Path(__file__).parent.parent
 DIGITS = study.Data("digits")
@@ -151,6 +152,27 @@ def test_the_same_command_again_trains_nothing(copy, made, trained, capsys):
     assert trained == []
     assert ((copy / "results.csv").read_text(), (copy / "results.md").read_text()) == before
     assert "8 of 8 members are finished already" in capsys.readouterr().out
+
+
+def test_its_members_are_scored_again_from_outside(made, copy, trained):
+    path = copy / "members" / "none" / "z01_seed1_beta1_lr0.001.json"
+    member = json.loads(path.read_text())
+    result = call(check, str(made[0]))
+    assert "ok      test numbers: 88 recomputed, equal" in result.stdout, result.stdout
+    assert trained == []
+    member["test"]["rate"] += 0.01
+    path.write_text(json.dumps(member))
+    result = call(check, str(copy))
+    assert result.returncode == 1
+    assert f"members/none/{path.name}.rate must be {member['test']['rate']}" in result.stdout
+
+
+def test_starting_over_says_what_goes(copy, trained, capsys):
+    afresh = settings(copy, ("none",), replace(AXES, seeds=(0,)))
+    sweep_latent.main(replace(afresh, output=replace(afresh.output, fresh=True)))
+    assert f"discarding 8 members in {copy}" in capsys.readouterr().out
+    assert trained == ["z01_seed0_beta1_lr0.001", "z03_seed0_beta1_lr0.001"]
+    assert not (copy / "members" / "label").exists()
 
 
 def test_a_stopped_sweep_goes_on_and_ends_the_same(made, tmp_path, trained, monkeypatch):

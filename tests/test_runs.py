@@ -166,6 +166,22 @@ def test_what_is_discarded_is_said(run):
     assert runs.discard(run) == []
 
 
+def test_only_what_a_run_left_is_discarded(run, tmp_path):
+    (run / "notes.txt").write_text("mine")
+    runs.discard(run)
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+    runs.start(run, CONFIG, fresh=True)
+    assert runs.read_config(run) == CONFIG
+    other = tmp_path / "other"
+    (other / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"run folder must hold a config\.json, got none"):
+        runs.discard(other)
+    (other / "config.json").write_text('{"model_type": "gpt"}')
+    with pytest.raises(ValueError, match="config must have the fields"):
+        runs.discard(other)
+    assert (other / "checkpoints").is_dir()
+
+
 def test_provenance_says_where_a_figure_came_from_and_names_no_host(monkeypatch):
     import platform
 
