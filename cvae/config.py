@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import types
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -298,8 +297,7 @@ def _read(hint: Any, data: Any, name: str) -> Any:
         checks.require(isinstance(data, dict), name, "be an object", checks.shown(data))
         return {key: _read(args[1], value, f"{name}.{key}") for key, value in data.items()}
     if hint is float:
-        # JSON's integers have no bound, floats have.
-        is_number = isinstance(data, float) or (type(data) is int and abs(data) <= sys.float_info.max)
+        is_number = isinstance(data, (int, float)) and not isinstance(data, bool)
         checks.require(is_number, name, "be a number", checks.shown(data))
         checks.finite_number(name, data)
         return float(data)

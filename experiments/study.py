@@ -104,7 +104,7 @@ class Trained(NamedTuple):
 
 def facts(train: Examples) -> dict[str, Any]:
     """What must be the same where training goes on: the versions of what computes, and the training examples."""
-    return {"versions": cvae.runs.versions(), "data": cvae.runs.digest(train)}
+    return {"versions": cvae.runs.versions() | {"cvae": cvae.__version__}, "data": cvae.runs.digest(train)}
 
 
 def options(settings: Any) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The benchmark measures what it says: its arithmetic, its table, its file."""
 
+import ast
 import json
 import math
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import jax
 import pytest
 
 import cvae
-from benchmarks import contenders, epoch
+from benchmarks import contenders, epoch, fuzz, mutations, saving
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,3 +71,49 @@ def test_bad_options_are_refused(arguments, message, monkeypatch, capsys):
         epoch.command.run(epoch.main, epoch.Settings, epoch.__doc__)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_few_damaged_files_are_read_or_refused(tmp_path):
+    counts = fuzz.main(fuzz.Settings(files=120, seed=1, out=tmp_path / "fuzz.json"))
+    assert sum(counts.values()) == 120
+    assert all(counts[kind, "refused"] > 0 for kind in ("npz", "config", "metrics", "checkpoint"))
+    assert json.loads((tmp_path / "fuzz.json").read_text())["results"]["kinds"]["npz"]["wrong"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (ValueError("x must be whole, got half"), "refused"),
+        (ValueError("two\nlines"), "ValueError: 'two\\nlines'"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "UnicodeDecodeError"),
+        (TypeError("unhashable"), "TypeError: 'unhashable'"),
+    ],
+)
+def test_only_a_value_error_of_one_line_is_a_refusal(error, word):
+    def read(_):
+        raise error
+
+    assert fuzz.outcome(read, random.Random(0)).startswith(word)
+
+
+def test_a_file_that_takes_long_is_wrong(monkeypatch):
+    monkeypatch.setattr(fuzz, "SECONDS", 0.0)
+    assert fuzz.outcome(lambda _: None, random.Random(0)).endswith(" s")
+
+
+def test_every_mutant_is_another_program_with_one_sign_turned():
+    found = mutations.mutants()
+    assert {name for names in mutations.TURNED.values() for name in names} >= {m.function for m in found}
+    assert {"kl_terms", "Elbo", "Weights.value", "log_weights", "iwae"} <= {m.function for m in found}
+    for mutant in found:
+        original = ast.parse((ROOT / mutant.path).read_text())
+        assert ast.dump(ast.parse(mutant.source)) != ast.dump(original)
+        assert mutant.before != mutant.after
+    assert len({(mutant.path, mutant.source) for mutant in found}) == len(found)
+
+
+def test_turns_of_epochs_are_those_that_are_saved():
+    """An epoch that is saved takes its own time and another; the first of a turn a hundred times that."""
+    epochs = range(1, 2 * saving.TURN * 3 + 1)
+    seconds = [(2.0 if saving.is_saved(n) else 1.0) * (100 if n % saving.TURN == 1 else 1) for n in epochs]
+    assert saving.turns(seconds) == ([2.0, 2.0], [1.0, 1.0])

@@ -81,11 +81,9 @@ def test_the_first_signal_waits_and_ctrl_c_after_it_does_not(first):
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(first)
     assert process.stdout.readline() == b"asked %d\n" % first
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=30)  # half of what the epoch would take
     assert process.returncode == 130
-    assert time.monotonic() - began < 30
     assert errors.decode().split("\n") == ["", "stopping after this epoch; Ctrl-C stops at once", "", "stopped", ""]
 
 
