@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import jax
 import pytest
@@ -112,8 +113,25 @@ def test_every_mutant_is_another_program_with_one_sign_turned():
     assert len({(mutant.path, mutant.source) for mutant in found}) == len(found)
 
 
-def test_turns_of_epochs_are_those_that_are_saved():
-    """An epoch that is saved takes its own time and another; the first of a turn a hundred times that."""
-    epochs = range(1, 2 * saving.TURN * 3 + 1)
-    seconds = [(2.0 if saving.is_saved(n) else 1.0) * (100 if n % saving.TURN == 1 else 1) for n in epochs]
-    assert saving.turns(seconds) == ([2.0, 2.0], [1.0, 1.0])
+def test_an_epoch_that_is_saved_is_compared_with_those_around_it():
+    """The first two, with compilation, are not counted; the machine slows down all along."""
+    slower = [1 + n / 10 for n in range(10)]
+    seconds = [100.0, 100.0, *slower]
+    for n in range(2, len(seconds)):  # seconds[n] is from the end of epoch n + 1
+        seconds[n] *= 1.02 if saving.is_saved(n + 1) else 1
+    saved, unsaved = saving.neighbours(seconds)
+    assert saved == pytest.approx([1.02 * s for s in slower[1:-1:2]])
+    compared = saving.compare(saved, unsaved)
+    assert compared["ratio"] == pytest.approx(1.02)
+    assert compared["mean"] == pytest.approx(1.02)
+    assert compared["standard_error"] == pytest.approx(0, abs=1e-9)
+    assert compared["quartiles"] == pytest.approx((1.02, 1.02))
+
+
+def test_the_cost_of_saving_is_measured_on_both_clocks(tmp_path, capsys):
+    saving.main(saving.Settings(examples=200, rounds=2, out=tmp_path / "saving.json"))
+    results = json.loads((tmp_path / "saving.json").read_text())["results"]
+    assert set(results) == set(saving.CLOCKS)
+    assert all(len(found["saved"]) == len(found["unsaved"]) == 2 for found in results.values())
+    wall = f"| wall | {median(results['wall']['saved']):.3f} | {median(results['wall']['unsaved']):.3f} |"
+    assert wall in capsys.readouterr().out
