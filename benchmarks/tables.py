@@ -414,7 +414,7 @@ def survival() -> str:
     """What was done to runs, files and signs, and what came of it."""
     rows: dict[str, str] = {}
     sources = []
-    for name, row in (("survival", _killed), ("fuzz", _damaged), ("mutations", _turned)):
+    for name, row in (("survival", _killed), ("fuzz", _damaged), ("mutations", _turned), ("saving", _saved)):
         path = RESULTS / f"benchmark_{name}.json"
         if path.exists():
             rows |= row(_read(path))
@@ -443,6 +443,20 @@ def _turned(record: dict[str, Any]) -> dict[str, str]:
     found = record["results"]
     what = "signs turned in the KL, the ELBO and the importance weights, one at a time: the tests notice"
     return {what: f"{found['caught']} of {found['mutants']}"}
+
+
+def _saved(record: dict[str, Any]) -> dict[str, str]:
+    found = record["results"]
+    ratios = " / ".join(f"{found[clock]['ratio']:.3f}" for clock in ("wall", "processors"))
+    means = " / ".join(
+        f"{found[clock]['mean']:.2f} ± {found[clock]['standard_error']:.2f}" for clock in ("wall", "processors")
+    )
+    size = f"{record['config']['examples']:,}"
+    what = (
+        f"an epoch of {size} pictures of the article's model that is saved, over one that is not, wall / processors: "
+        f"median of {len(found['wall']['saved'])} (mean {means})"
+    )
+    return {what: ratios}
 
 
 def quadrants_ablation() -> str:
