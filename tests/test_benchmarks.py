@@ -133,5 +133,6 @@ def test_the_cost_of_saving_is_measured_on_both_clocks(tmp_path, capsys):
     results = json.loads((tmp_path / "saving.json").read_text())["results"]
     assert set(results) == set(saving.CLOCKS)
     assert all(len(found["saved"]) == len(found["unsaved"]) == 2 for found in results.values())
+    assert all(len(found["alone"]) == saving.ALONE and found["share"] > 0 for found in results.values())
     wall = f"| wall | {median(results['wall']['saved']):.3f} | {median(results['wall']['unsaved']):.3f} |"
     assert wall in capsys.readouterr().out
