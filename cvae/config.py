@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -295,6 +296,9 @@ def _read(hint: Any, data: Any, name: str) -> Any:
         return tuple(_read(args[0], value, f"{name}[{i}]") for i, value in enumerate(data))
     if origin is dict:
         checks.require(isinstance(data, dict), name, "be an object", checks.shown(data))
+        for key in data:  # a model's name is that of folders too
+            is_name = re.fullmatch(r"\w[\w .-]{0,99}", key) is not None
+            checks.require(is_name, name, "have names of letters, digits, spaces and _.-", checks.shown(key))
         return {key: _read(args[1], value, f"{name}.{key}") for key, value in data.items()}
     if hint is float:
         is_number = isinstance(data, (int, float)) and not isinstance(data, bool)

@@ -257,6 +257,8 @@ BAD_JSON = {
     "no kind": (["models", "cvae", "condition"], [], "condition.kind must be one of"),
     "object": (["training"], [], "config.training must be an object"),
     "mapping": (["models"], [], "config.models must be an object"),
+    "folder": (["models", "../cvae"], {}, r"config.models must have names of letters, .*, got '../cvae'"),
+    "line": (["models", "a\nb"], None, r"config.models must have names of letters, .*, got 'a\\nb'"),
     "number": (["training", "beta"], None, "config.training.beta must be a number, got None"),
 }
 
