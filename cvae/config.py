@@ -297,8 +297,8 @@ def _read(hint: Any, data: Any, name: str) -> Any:
     if origin is dict:
         checks.require(isinstance(data, dict), name, "be an object", checks.shown(data))
         for key in data:  # a model's name is that of folders too
-            is_name = re.fullmatch(r"\w[\w .-]{0,99}", key) is not None
-            checks.require(is_name, name, "have names of letters, digits, spaces and _.-", checks.shown(key))
+            is_name = re.fullmatch(r"\w[\w .+-]{0,99}", key) is not None
+            checks.require(is_name, name, "have names of letters, digits, spaces and _.+-", checks.shown(key))
         return {key: _read(args[1], value, f"{name}.{key}") for key, value in data.items()}
     if hint is float:
         is_number = isinstance(data, (int, float)) and not isinstance(data, bool)
