@@ -91,6 +91,7 @@ _ROOMS = (
     "plotting",
     "preparation",
     "runs",
+    "silence",
     "sweeps",
     "training",
 )

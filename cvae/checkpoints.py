@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from cvae import checks
+from cvae.silence import quiet
 
 LONGEST = 300  # characters of a foreign error
 FULL = 2**20  # bytes; a disk with less room is full
@@ -33,7 +33,7 @@ def save(folder: Path, params: Any) -> None:
         OSError: it cannot be written.
     """
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
+        with quiet("orbax"), ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
             checkpointer.save(folder.absolute(), args=_packed(params, {}), force=True)
     except Exception as error:  # of many kinds, by what was being written
         raise OSError(f"parameters cannot be written to {folder}: {_cause(folder.parent, error)}") from error
@@ -51,7 +51,7 @@ def restore(folder: Path, like: Any) -> Any:
             shape or dtype than expected; the message names it.
     """
     checks.require(folder.is_dir(), "checkpoint", "be a folder", f"nothing at {folder}")
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
+    with quiet("orbax"), ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
 
         def read(**items: Any) -> Any:
             return checkpointer.restore(folder.absolute(), args=ocp.args.Composite(**items))
@@ -81,6 +81,8 @@ class Series:
 
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
+        self._silence = ExitStack()  # of threads in the background too, and so until the end
+        self._silence.enter_context(quiet("orbax"))
         for step in self._steps():  # Orbax would stop at a metrics file that it cannot read
             try:
                 float(json.loads((self.folder / str(step) / "metrics" / "metrics").read_text())["loss"])
@@ -121,9 +123,17 @@ class Series:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Let go of the folder; waits."""
-        self.wait()
-        self._manager.close()
+        """Let go of the folder; waits.
+
+        Raises:
+            OSError: as of `save`.
+        """
+        try:
+            with self._told():
+                self._manager.wait_until_finished()
+                self._manager.close()
+        finally:
+            self._silence.close()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -225,15 +235,11 @@ def _unpacked(
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Orbax raises many kinds of errors, and logs before it does; the user has one question: which folder is bad."""
-    logger = logging.getLogger("absl")
-    was_disabled, logger.disabled = logger.disabled, True
+    """Orbax raises many kinds of errors; the user has one question: which folder is bad."""
     try:
         yield
     except Exception as error:
         raise ValueError(f"checkpoint must be readable, got {_line(error)} at {folder}") from error
-    finally:
-        logger.disabled = was_disabled
 
 
 def leaves(tree: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvae import download
+from cvae.silence import quiet
 
 NAMES = ("mnist", "fashion_mnist", "kmnist", "digits")
 
@@ -179,7 +180,7 @@ def _read_folder(name: str, folder: Path, sizes: _Sizes) -> _Stored:
     import tensorflow_datasets as tfds
     from tqdm import tqdm
 
-    with download.quiet():
+    with quiet("tensorflow_datasets"):
         builder = tfds.builder_from_directory(folder)
         # As PNG bytes: the decoder of tensorflow-datasets takes twice as long as Pillow alone.
         decoders = {"image": tfds.decode.SkipDecoding()}

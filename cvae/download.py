@@ -10,7 +10,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import logging
 import os
 import tempfile
 import threading
@@ -20,6 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+
+from cvae.silence import quiet
 
 VERSION = "3.0.1"  # of mnist, fashion_mnist and kmnist alike; a set's folder is <root>/<name>/3.0.1
 _PATIENCE = 4.0  # seconds a host may take to answer at all before the network counts as absent
@@ -37,7 +38,7 @@ def prepare_set(name: str, root: Path) -> None:
     ground = next(path for path in (root, *root.absolute().parents) if os.path.exists(path))
     if not (ground.is_dir() and os.access(ground, os.W_OK | os.X_OK)):
         raise PermissionError(f"{ground} is no folder that can be written to")  # better said before a download
-    with quiet():
+    with quiet("tensorflow_datasets"):
         stock = tfds.builder_cls(name)
         urls = stock.url_infos
         _reach(next(iter(urls)))
@@ -131,22 +132,3 @@ def _from_idx(compressed: bytes) -> np.ndarray:
     raw = gzip.decompress(compressed)
     rank = raw[3]
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(np.frombuffer(raw, ">i4", rank, offset=4))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence absl, through which tensorflow-datasets talks.
-
-    Its logging functions also call `logging.basicConfig`, even for a message nobody sees; a handler that is
-    already there stops them from configuring the caller's logging for good.
-    """
-    from absl import logging as absl_logging
-
-    logger, placeholder = absl_logging.get_absl_logger(), logging.NullHandler()
-    was_disabled, logger.disabled = logger.disabled, True
-    logging.root.addHandler(placeholder)
-    try:
-        yield
-    finally:
-        logging.root.removeHandler(placeholder)
-        logger.disabled = was_disabled

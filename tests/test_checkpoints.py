@@ -2,10 +2,12 @@
 
 import shutil
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
 from cvae import checkpoints
 
@@ -147,3 +149,21 @@ def test_a_folder_that_cannot_be_written_says_what_is_left(whole, tmp_path, monk
     with pytest.raises(OSError, match="the disk is full, 12 bytes are free; checkpoint 2 is whole"):
         series.save(3, tree(3), {}, 1.0)
     series.close()
+
+
+def test_what_fails_in_the_background_is_raised_and_not_logged(whole, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "s"
+    shutil.copytree(whole, folder)
+    series = checkpoints.Series(folder)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(epath.Path(folder)), "write_text", full)  # Orbax's, of its threads too
+        series.save(3, tree(3), {}, 1.0)
+        with pytest.raises(OSError, match=r"No space left on device; checkpoint 2 is whole"):
+            series.wait()
+    with suppress(OSError):  # Orbax may say it once more
+        series.close()
+    assert caplog.records == []
