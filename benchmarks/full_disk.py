@@ -11,12 +11,14 @@ as a run that was never interrupted. Prints what happened, and exits with code 1
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cvae
 from benchmarks import survival
@@ -33,15 +35,24 @@ class Settings:
 
     folder: Path | None = None
     """a folder on a small disk; a disk of 20 MB is mounted if left out"""
+    out: Path = Path("results/benchmark_full_disk.json")
+    """JSON file to write"""
 
 
 def main(settings: Settings) -> None:
     """Mount a small disk if none is given, then try it."""
+    cvae.checks.require(not settings.out.is_dir(), "--out", "be a file", f"the folder {settings.out}")
     if settings.folder is not None:
-        trial(settings.folder)
+        provenance = cvae.runs.provenance()
+        results = trial(settings.folder)
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        record = {"benchmark": "full_disk", "config": {"epochs": EPOCHS, "full_after": SAVED}, "results": results}
+        cvae.runs.write_json(settings.out, record | provenance)
+        if not (results["refused"] and results["newest"] >= SAVED and results["same"]):
+            sys.exit(1)
         return
     with tempfile.TemporaryDirectory() as folder:
-        again = [sys.executable, "-m", "benchmarks.full_disk", "--folder", folder]
+        again = [sys.executable, "-m", "benchmarks.full_disk", "--folder", folder, "--out", str(settings.out)]
         # In a namespace of its own, in which everybody may mount and whose disks go when it ends.
         result = subprocess.run(["unshare", "-rm", "sh", "-c", MOUNTED, folder, *again], check=False)
     sys.exit(result.returncode)
@@ -68,8 +79,8 @@ def whole_checkpoints(run: Path) -> int:
     return 0 if found is None else len(found.history)
 
 
-def trial(folder: Path) -> None:
-    """Fill the disk during a run, look at what is left, free it, and go on."""
+def trial(folder: Path) -> dict[str, Any]:
+    """Fill the disk during a run, look at what is left, free it, and go on; returns what happened."""
     out = folder / "run"
     with tempfile.TemporaryDirectory() as elsewhere:
         cache, whole = Path(elsewhere) / "cache", Path(elsewhere) / "whole"
@@ -88,8 +99,14 @@ def trial(folder: Path) -> None:
         survival.finish(survival.start(out, EPOCHS, cache))
         differs = survival.difference(survival.result(whole), survival.result(out))
         print(f"called again with room: {'the same bits' if differs is None else f'other {differs}'}")
-    if not refused or newest < SAVED or differs is not None:
-        sys.exit(1)
+    return {
+        "disk_bytes": shutil.disk_usage(folder).total,
+        "zeros_bytes": filled,
+        "sentence": last.replace(str(folder), "DISK"),
+        "refused": refused,
+        "newest": newest,
+        "same": differs is None,
+    }
 
 
 if __name__ == "__main__":

@@ -414,7 +414,15 @@ def survival() -> str:
     """What was done to runs, files and signs, and what came of it."""
     rows: dict[str, str] = {}
     sources = []
-    for name, row in (("survival", _killed), ("fuzz", _damaged), ("mutations", _turned), ("saving", _saved)):
+    of_files = {
+        "survival": _killed,
+        "full_disk": _filled,
+        "fuzz": _damaged,
+        "properties": _held,
+        "mutations": _turned,
+        "saving": _saved,
+    }
+    for name, row in of_files.items():
         path = RESULTS / f"benchmark_{name}.json"
         if path.exists():
             rows |= row(_read(path))
@@ -427,6 +435,26 @@ def _killed(record: dict[str, Any]) -> dict[str, str]:
     found = record["results"]
     what = f"runs killed at random instants, {found['kills']} times in all: called again, they end at the same bits"
     return {what: f"{found['same']} of {found['runs']}"}
+
+
+def _filled(record: dict[str, Any]) -> dict[str, str]:
+    found = record["results"]
+    what = (
+        f"a disk of {found['disk_bytes'] / 2**20:.0f} MiB filled up in the middle of a run, which ends with one "
+        f"sentence: the checkpoints before are whole (the newest of epoch {found['newest']}), and called again with "
+        "room it ends at the same bits"
+    )
+    return {what: "yes" if found["refused"] and found["newest"] > 0 and found["same"] else "no"}
+
+
+def _held(record: dict[str, Any]) -> dict[str, str]:
+    properties = record["results"]["properties"].values()
+    right = sum(each["failed"] == 0 for each in properties)
+    what = (
+        "properties of public functions, given arrays of any shape, dtype and value: the right answer, or a "
+        f"`ValueError` that names the argument, in {sum(each['passed'] for each in properties):,} cases"
+    )
+    return {what: f"{right} of {len(properties)}"}
 
 
 def _damaged(record: dict[str, Any]) -> dict[str, str]:

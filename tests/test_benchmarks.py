@@ -13,7 +13,7 @@ import jax
 import pytest
 
 import cvae
-from benchmarks import contenders, epoch, fuzz, mutations, saving
+from benchmarks import contenders, epoch, fuzz, mutations, properties, saving
 
 ROOT = Path(__file__).parent.parent
 
@@ -136,3 +136,27 @@ def test_the_cost_of_saving_is_measured_on_both_clocks(tmp_path, capsys):
     assert all(len(found["alone"]) == saving.ALONE and found["share"] > 0 for found in results.values())
     wall = f"| wall | {median(results['wall']['saved']):.3f} | {median(results['wall']['unsaved']):.3f} |"
     assert wall in capsys.readouterr().out
+
+
+def test_cases_are_counted_as_hypothesis_reports_them():
+    report = """
+tests/test_properties.py::test_encode[a b]:
+
+  - during reuse phase (0.10 seconds):
+    - Typical runtimes: ~ 1 ms
+    - 0 passing, 1 failing, and 0 invalid test cases
+
+  - during generate phase (1.89 seconds):
+    - 990 passing, 2 failing, and 8 invalid test cases
+    - Events:
+      * 85.71%, answered
+
+tests/test_properties.py::test_means:
+
+  - during generate phase (1.89 seconds):
+    - 1000 passing, 0 failing, and 0 invalid test cases
+"""
+    assert properties.count(report) == {
+        "test_encode[a b]": {"passed": 990, "failed": 3},
+        "test_means": {"passed": 1000, "failed": 0},
+    }
