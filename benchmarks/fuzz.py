@@ -127,10 +127,11 @@ class Folder:
         params = jax.jit(model.init)(jax.random.key(0))
         cvae.runs.start(self.run, config)
         keeper = cvae.runs.Keeper(self.run, "cvae", params, TRAINING, {}, save_every=1)
-        after = cvae.fit(
-            model, params, jax.random.key(1), x, c, TRAINING, validation=(x, c), on_epoch=keeper.after, progress=False
-        )
-        keeper.close()
+        key, after_epoch = jax.random.key(1), keeper.after
+        with keeper.saver:
+            after = cvae.fit(
+                model, params, key, x, c, TRAINING, validation=(x, c), on_epoch=after_epoch, progress=False
+            )
         cvae.runs.save(self.run, "cvae", after.params)
         self.readers: dict[str, Callable[[random.Random], object]] = {
             "npz": self.npz, "config": self.config, "metrics": self.metrics, "checkpoint": self.checkpoint,

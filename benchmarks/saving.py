@@ -83,7 +83,7 @@ def measure(settings: Settings, folder: Path) -> Measured:
     cvae.fit(model, params, jax.random.key(1), *train, training, on_epoch=on_epoch, name="saving and not saving")
     keeper.saver.series.wait()
     alone = [save_alone(keeper, newest[0], epoch=len(marks) + n) for n in range(1, ALONE + 1)]
-    keeper.close()
+    keeper.saver.series.close()
     pairs = zip(marks[1:], marks[:-1], strict=True)
     epochs = [{name: after[name] - before[name] for name in CLOCKS} for after, before in pairs]
     return Measured(epochs, alone, data)

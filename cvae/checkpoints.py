@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -24,17 +25,28 @@ from cvae.silence import quiet
 LONGEST = 300  # characters of a foreign error
 FULL = 2**20  # bytes; a disk with less room is full
 NEWEST = 3  # checkpoints of a series that are kept, besides the best
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)  # not the file's fault, but the process's
+
+
+class Damaged(ValueError):  # noqa: N818
+    """A checkpoint is not what was saved."""
 
 
 def save(folder: Path, params: Any) -> None:
-    """Write the arrays into `folder`, replacing what it held; a reader sees the old or the new, never a part.
+    """Write the arrays into `folder`, replacing what it held, which is there until the new are whole.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; what it held is left as it was.
     """
+    new, old = (folder.with_name(f".{folder.name}.{age}") for age in ("new", "old"))
     try:
         with quiet("orbax"), ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
-            checkpointer.save(folder.absolute(), args=_packed(params, {}), force=True)
+            checkpointer.save(new.absolute(), args=_packed(params, {}), force=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except Exception as error:  # of many kinds, by what was being written
         raise OSError(f"parameters cannot be written to {folder}: {_cause(folder.parent, error)}") from error
 
@@ -59,7 +71,7 @@ def restore(folder: Path, like: Any) -> Any:
         def metadata() -> Any:
             return checkpointer.metadata(folder.absolute()).item_metadata
 
-        arrays, _ = _unpacked(read, metadata, like, folder)
+        arrays = _arrays(read, metadata, _saved(read, folder), like, folder)
     return jax.tree.map(jnp.asarray, arrays)
 
 
@@ -85,8 +97,9 @@ class Series:
         self._silence.enter_context(quiet("orbax"))
         for step in self._steps():  # Orbax would stop at a metrics file that it cannot read
             try:
-                float(json.loads((self.folder / str(step) / "metrics" / "metrics").read_text())["loss"])
-            except (OSError, ValueError, TypeError, KeyError) as error:
+                loss = json.loads((self.folder / str(step) / "metrics" / "metrics").read_text())["loss"]
+                checks.require(isinstance(loss, float), "loss", "be a number", checks.shown(loss))
+            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
                 self._set_aside(step, error)
         self._manager = self._open()
 
@@ -146,27 +159,36 @@ class Series:
             cause = _cause(self.folder, error)
             raise OSError(f"no checkpoint can be written to {self.folder}: {cause}; {left}") from error
 
-    def newest(self, like: Any) -> Found | None:
+    def newest(self, like: Any, accept: Callable[[dict[str, Any]], None] = lambda record: None) -> Found | None:
         """The newest checkpoint that is whole; None if there is none.
 
         Args:
             like: the tree that is expected, of arrays or of `jax.ShapeDtypeStruct`.
+            accept: given its record before its arrays are read, and free to refuse it by an error.
+
+        Raises:
+            ValueError: it is whole, but of another tree; names the leaf. It is left where it is.
         """
         while steps := self._steps():
             try:
-                return self._read(steps[-1], like)
-            except Exception as error:  # of many kinds, by what is damaged
+                return self._read(steps[-1], like, accept)
+            except Damaged as error:
                 self._manager.close()
                 self._set_aside(steps[-1], error)
                 self._manager = self._open()
         return None
 
-    def _read(self, step: int, like: Any) -> Found:
+    def _read(self, step: int, like: Any, accept: Callable[[dict[str, Any]], None]) -> Found:
+        folder = self.folder / str(step)
+
         def read(**items: Any) -> Any:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
 
-        found = _unpacked(read, lambda: self._manager.item_metadata(step), like, self.folder / str(step))
-        return Found(step, *found)
+        saved = _saved(read, folder)
+        accept(saved["record"])
+        return Found(
+            step, _arrays(read, lambda: self._manager.item_metadata(step), saved, like, folder), saved["record"]
+        )
 
     def _set_aside(self, step: int, error: Exception) -> None:
         folder = self.folder / str(step)
@@ -197,40 +219,56 @@ def _packed(arrays: Any, record: dict[str, Any]) -> ocp.args.Composite:
     return ocp.args.Composite(arrays=ocp.args.PyTreeSave({"bytes": whole}), record=ocp.args.JsonSave(signed))
 
 
-def _unpacked(
-    read: Callable[..., Any], metadata: Callable[[], Any], like: Any, folder: Path
-) -> tuple[Any, dict[str, Any]]:
-    """The inverse of `_packed`: the arrays, as a tree such as `like`, and the record.
+def _saved(read: Callable[..., Any], folder: Path) -> dict[str, Any]:
+    """What `_packed` said of the arrays: the record, and the names, shapes and dtypes of the leaves and their digest.
 
     Raises:
-        ValueError: they are not what was saved, or not such a tree.
+        Damaged: it is not what was saved.
     """
     with _readable(folder):
         signed = read(record=ocp.args.JsonRestore())["record"]
         same = signed["digest"] == _digest(signed["text"].encode())
-    checks.require(same, "checkpoint", "be readable", f"another record than was saved at {folder}")
+    _require_whole(same, f"another record than was saved at {folder}")
     with _readable(folder):
-        saved = json.loads(signed["text"])
+        saved: dict[str, Any] = json.loads(signed["text"])
+        whole = isinstance(saved["leaves"], dict) and isinstance(saved["record"], dict) and "digest" in saved
+    _require_whole(whole, f"another record than is saved here at {folder}")
+    return saved
+
+
+def _arrays(
+    read: Callable[..., Any], metadata: Callable[[], Any], saved: dict[str, Any], like: Any, folder: Path
+) -> Any:
+    """The arrays that `_packed` stored, as a tree such as `like`.
+
+    Raises:
+        Damaged: they are not what was saved.
+        ValueError: they are not such a tree.
+    """
     expected = _shapes(like)
     _check_leaves(saved["leaves"], expected, folder)
     size = sum(np.dtype(dtype).itemsize * math.prod(shape) for shape, dtype in expected.values())
     with _readable(folder):  # asked before memory is taken for what it says
         found = metadata()["arrays"]
         whole = found is not None and tuple(found["bytes"].shape) == (size,)
-    checks.require(whole, "checkpoint", "be whole, as Orbax wrote it", f"a damaged one at {folder}")
+    _require_whole(whole, f"a damaged one at {folder}")
     with _readable(folder):
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = {"bytes": jax.ShapeDtypeStruct((size,), np.uint8, sharding=device)}  # type: ignore[no-untyped-call]
         asked = ocp.args.PyTreeRestore(abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))
         data = np.asarray(read(arrays=asked)["arrays"]["bytes"])
-    same = saved["digest"] == _digest(data.data)
-    checks.require(same, "checkpoint", "be readable", f"other arrays than were saved at {folder}")
+    _require_whole(saved["digest"] == _digest(data.data), f"other arrays than were saved at {folder}")
     arrays, first = [], 0
     for shape, dtype in expected.values():
         last = first + np.dtype(dtype).itemsize * math.prod(shape)
         arrays.append(data[first:last].view(dtype).reshape(shape))
         first = last
-    return jax.tree.unflatten(jax.tree.structure(like), arrays), saved["record"]
+    return jax.tree.unflatten(jax.tree.structure(like), arrays)
+
+
+def _require_whole(holds: bool, got: str) -> None:
+    if not holds:
+        raise Damaged(f"checkpoint must be readable, got {got}")
 
 
 @contextmanager
@@ -239,7 +277,9 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"checkpoint must be readable, got {_line(error)} at {folder}") from error
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in OURS:
+            raise
+        raise Damaged(f"checkpoint must be readable, got {_line(error)} at {folder}") from error
 
 
 def leaves(tree: Any) -> dict[str, Any]:
@@ -261,7 +301,8 @@ def _line(error: Exception) -> str:
 
 def _cause(folder: Path, error: Exception) -> str:
     """Why something could not be written: a full disk, which the library below says in a hundred words, or another."""
-    free = shutil.disk_usage(folder).free
+    ground = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(ground).free
     return f"the disk is full, {free:,} bytes are free" if free < FULL else _line(error)
 
 
@@ -283,5 +324,6 @@ def _digest(data: bytes | memoryview) -> str:
 
 
 def _loss(metrics: Any) -> float:
+    """A loss to compare; one that is none is the worst."""
     loss: float = metrics["loss"]
-    return loss
+    return loss if math.isfinite(loss) else math.inf

@@ -19,10 +19,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -54,7 +56,7 @@ def check_free(folder: Path, config: Config) -> None:
         ValueError: names the folder and the first setting that differs.
     """
     checks.require(not folder.exists() or folder.is_dir(), "run folder", "be a folder", f"a file at {folder}")
-    if not folder.exists() or {path.name for path in folder.iterdir()} <= {LOCK}:
+    if _holds_nothing(folder):
         return
     held, wanted = to_json(read_config(folder)), to_json(config)
     if held["sweep"] is not None and wanted["sweep"] is not None:
@@ -88,13 +90,14 @@ def start(folder: Path, config: Config, *, fresh: bool = False) -> None:
     """
     if not fresh:
         check_free(folder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.sweep is not None and (folder / "config.json").exists():
+        config = replace(config, models=read_config(folder).models | config.models)
+    write_json(folder / "config.json", to_json(config))  # first: what else is there is a run's because of it
     for part in ("checkpoints", "figures"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / part).mkdir(exist_ok=True)
     if config.sweep is None:
         (folder / "metrics.jsonl").touch()
-    elif (folder / "config.json").exists():
-        config = replace(config, models=read_config(folder).models | config.models)
-    write_json(folder / "config.json", to_json(config))
     (folder / "summary.json").unlink(missing_ok=True)
 
 
@@ -103,8 +106,9 @@ def discard(folder: Path) -> list[str]:
 
     Raises:
         ValueError: the folder holds something that is no run.
+        OSError: something cannot be deleted; names it.
     """
-    if not folder.exists() or {path.name for path in folder.iterdir()} <= {LOCK}:
+    if _holds_nothing(folder):
         return []
     read_config(folder)  # many programs write a config.json: only in a run's own folder is anything deleted
     lines = []
@@ -113,11 +117,20 @@ def discard(folder: Path) -> list[str]:
         lines.append(f"discarding {len(metrics.read_bytes().splitlines())} epochs in {folder}")
     if members := list(folder.glob("members/*/*.json")):
         lines.append(f"discarding {len(members)} members in {folder}")
-    for name in ("summary.json", "metrics.jsonl", "results.csv", "results.md", "preprocessing.json", "config.json"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("progress", "checkpoints", "members", "figures"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    left = ("summary.json", "metrics.jsonl", "results.csv", "results.md", "preprocessing.json")
+    for name in (*left, "progress", "checkpoints", "members", "figures", "config.json"):  # last, as it is written first
+        path = folder / name
+        if path.is_symlink() or not path.is_dir():  # where a link leads is not this folder's
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path)
     return lines
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether no run has begun here: no folder, or at most what a run leaves that was killed before it had a config."""
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return all(name == LOCK or re.fullmatch(r"\.config\.json\.\d+", name) for name in names)
 
 
 class Lock:
@@ -217,14 +230,19 @@ class Saver:
         Raises:
             ValueError: it was made with other facts; names the first that differs.
         """
-        found = self.series.newest(like)
-        if found is not None and found.record["facts"] != self.facts:
-            name, there, here = _first_difference(found.record["facts"], self.facts)
+        try:
+            return self.series.newest(like, self._accept)
+        except ValueError:
+            self.series.close()
+            raise
+
+    def _accept(self, record: dict[str, Any]) -> None:
+        if record["facts"] != self.facts:
+            name, there, here = _first_difference(record["facts"], self.facts)
             raise ValueError(
                 f"run folder must be gone on with as it was begun, got {self.folder} with {name} {there!r}, not "
                 f"{here!r}; --fresh starts over"
             )
-        return found
 
     def after(self, epoch: int, arrays: Any, record: dict[str, Any], loss: float, *, last: bool, name: str) -> None:
         """Save what there is after an epoch, if it is time to.
@@ -243,9 +261,13 @@ class Saver:
             self.series.wait()
             raise Stopped(signal, f"stopped after epoch {epoch} of {name}, which is saved in {self.folder}")
 
-    def close(self) -> None:
-        """Wait until everything is written."""
-        self.series.close()
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Wait until everything is written; what else went wrong has been said by the error."""
+        with suppress(OSError) if error else nullcontext():
+            self.series.close()
 
 
 def _like(params: Params, training: Training) -> dict[str, Any]:
@@ -291,7 +313,7 @@ class Keeper:
             ValueError: as of `Saver.found`.
         """
         self.folder, self.model, self.training = folder, model, training
-        self.saver = Saver(folder / "progress" / model, facts, **saving)
+        self.saver = Saver(folder / "progress" / model, facts, **saving)  # whose `with` a fit is to be in
         found = self.saver.found(_like(params, training))
         self.progress = None if found is None else _progress(found)
         self._rewrite([] if self.progress is None else self.progress.history)
@@ -320,10 +342,6 @@ class Keeper:
             last=trainings.ended(self.training, progress.history),
             name=self.model,
         )
-
-    def close(self) -> None:
-        """Wait until everything is written."""
-        self.saver.close()
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import cvae
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -18,6 +20,9 @@ def deferred() -> Iterator[Callable[[], int | None]]:
 
     An epoch is one call of compiled code, during which Python hears no signal. Its number is therefore read from a pipe
     by a thread, which can answer at once.
+
+    Raises:
+        Stopped: at the end, of a signal that came too late for the body to ask.
     """
     if threading.current_thread() is not threading.main_thread():  # only that may listen, and only it is interrupted
         yield lambda: None
@@ -48,3 +53,5 @@ def deferred() -> Iterator[Callable[[], int | None]]:
         os.close(writer)  # ends the thread
         thread.join()
         os.close(reader)
+    if received:
+        raise cvae.runs.Stopped(received[0], "stopped after the last epoch, which is saved")

@@ -198,18 +198,18 @@ class Study:
                     f"{name} is trained, {epochs} epochs" if over else f"{name} goes on after epoch {epochs}",
                     flush=True,
                 )
-            fitted = cvae.fit(
-                model,
-                params,
-                fit_key,
-                *train,
-                training,
-                validation=validation,
-                on_epoch=keeper.after,
-                resume=keeper.progress,
-                name=f"{name} on {self.config.dataset}",
-            )
-            keeper.close()
+            with keeper.saver:
+                fitted = cvae.fit(
+                    model,
+                    params,
+                    fit_key,
+                    *train,
+                    training,
+                    validation=validation,
+                    on_epoch=keeper.after,
+                    resume=keeper.progress,
+                    name=f"{name} on {self.config.dataset}",
+                )
         cvae.runs.save(self.out, name, fitted.params)
         return Trained(model, fitted.params, fitted.history)
 

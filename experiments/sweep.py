@@ -322,18 +322,18 @@ def train_group(
         record |= {"seconds": progress.seconds}
         saver.after(epoch, progress.states, record, loss, last=last, name=f"{name}/{group[0].name}")
 
-    cvae.sweeps.fit_members(
-        model,
-        group,
-        *train,
-        training,
-        at_once=len(group),
-        on_trained=keep,
-        on_epoch=after,
-        resume=resume,
-        progress=bar,
-    )
-    saver.close()
+    with saver:
+        cvae.sweeps.fit_members(
+            model,
+            group,
+            *train,
+            training,
+            at_once=len(group),
+            on_trained=keep,
+            on_epoch=after,
+            resume=resume,
+            progress=bar,
+        )
     shutil.rmtree(folder)
 
 

@@ -1,5 +1,6 @@
 """A series of checkpoints: what is kept, what is read back, and what becomes of every file that is damaged."""
 
+import errno
 import shutil
 import warnings
 from contextlib import suppress
@@ -126,9 +127,66 @@ def test_arrays_of_another_model_are_none_of_ours(whole, tmp_path):
     folder = tmp_path / "s"
     shutil.copytree(whole, folder)
     series = checkpoints.Series(folder)
-    with pytest.warns(UserWarning, match=r"params\['a'\]\['kernel'\] must have shape \(5, 8\), got \(5, 7\) in"):
-        assert series.newest(tree(0) | {"a": {"kernel": np.zeros((5, 8), np.float32)}}) is None
+    with pytest.raises(ValueError, match=r"params\['a'\]\['kernel'\] must have shape \(5, 8\), got \(5, 7\) in"):
+        series.newest(tree(0) | {"a": {"kernel": np.zeros((5, 8), np.float32)}})
+    assert series.newest(tree(0)).step == 2  # it is whole, and left where it is
     series.close()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+def test_what_is_not_the_files_fault_sets_nothing_aside(error, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "s"
+    shutil.copytree(whole, folder)
+    series = checkpoints.Series(folder)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(series._manager, "restore", fail)
+        with pytest.raises(type(error)):
+            series.newest(tree(0))
+    assert series.newest(tree(0)).step == 2
+    series.close()
+
+
+def test_a_loss_that_is_not_finite_is_the_worst(tmp_path):
+    series = checkpoints.Series(tmp_path / "s")
+    for step, loss in enumerate((1.0, 0.5, 0.9, float("nan"), 0.9, 0.9, float("inf"), 0.8), 1):
+        series.save(step, tree(step), {}, loss)
+    series.wait()
+    assert sorted(int(path.name) for path in (tmp_path / "s").iterdir() if path.name.isdecimal()) == [2, 6, 7, 8]
+    series.close()
+
+
+@pytest.mark.parametrize("text", ['{"loss": "0.5"}', '{"loss": 1' + 400 * "0" + "}", "[" * 10_000, '{"loss": true}'])
+def test_metrics_that_are_none_set_their_checkpoint_aside(text, whole, tmp_path):
+    folder = tmp_path / "s"
+    shutil.copytree(whole, folder)
+    (folder / "2" / "metrics" / "metrics").write_text(text)
+    with pytest.warns(UserWarning, match="2 is damaged"):
+        series = checkpoints.Series(folder)
+    series.save(3, tree(3), {}, 1.0)
+    series.close()
+    assert newest(folder).step == 3
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    ones, zeros = ({"a": np.full(2, value, np.float32)} for value in (1, 0))
+    checkpoints.save(folder, ones)
+
+    def full(*args, **kwargs):
+        assert folder.is_dir()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(epath.Path(folder)), "write_text", full)
+        with pytest.raises(OSError, match=r"parameters cannot be written to .*kept"):
+            checkpoints.save(folder, zeros)
+    assert checkpoints.restore(folder, ones)["a"].tolist() == [1, 1]
+    checkpoints.save(folder, zeros)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_a_folder_that_cannot_be_written_says_what_is_left(whole, tmp_path, monkeypatch):

@@ -5,13 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import survival
-from experiments import mnist_label
+from cvae import runs
+from experiments import interruption, mnist_label
 from tests.commands import ROOT, assert_refused, call
 
 EPOCHS = 20  # of each of two models
@@ -31,6 +33,19 @@ def started(out: Path, reached: int) -> subprocess.Popen:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return process
+
+
+def test_a_signal_that_comes_after_the_last_question_is_not_lost():
+    assert threading.current_thread() is threading.main_thread()
+
+    def interrupted():
+        with interruption.deferred() as asked:
+            assert asked() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(runs.Stopped, match="stopped after the last epoch") as stop:
+        interrupted()
+    assert stop.value.signal == signal.SIGTERM
 
 
 def test_a_run_that_is_stopped_in_every_way_ends_at_the_same_bits(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -39,13 +40,11 @@ def keeper(folder, *, stop_after=None, facts=FACTS, **saving):
 
 
 def fit(keeper, data):
-    try:
+    with keeper.saver:
         return cvae.fit(
             MODEL, PARAMS, jax.random.key(1), *data, TRAINING, validation=data,
             on_epoch=keeper.after, resume=keeper.progress, progress=False,
         )  # fmt: skip
-    finally:
-        keeper.close()
 
 
 def lines(folder) -> list[dict]:
@@ -111,8 +110,14 @@ def test_other_data_or_versions_are_refused(facts, message, whole, data, tmp_pat
     folder = tmp_path / "run"
     with pytest.raises(runs.Stopped):
         fit(keeper(folder, stop_after=1), data)
+    handlers = list(logging.root.handlers)
     with pytest.raises(ValueError, match=message):
         keeper(folder, facts=facts)
+    assert logging.root.handlers == handlers
+    # Where what is saved of a fit changes with the version, the version is what is said.
+    with pytest.raises(ValueError, match=message):
+        runs.Keeper(folder, "cvae", PARAMS | {"more": np.zeros(3)}, TRAINING, facts)
+    assert len(keeper(folder).progress.history) == 1  # nothing was set aside
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(data, tmp_path):
@@ -128,7 +133,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(data, tmp_path):
     again = keeper(folder)
     assert len(again.progress.history) == 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(again.progress.state.params))
-    again.close()
+    again.saver.series.close()
 
 
 HOLD = """

@@ -166,6 +166,43 @@ def test_what_is_discarded_is_said(run):
     assert runs.discard(run) == []
 
 
+def test_a_link_is_discarded_and_where_it_leads_is_left(run, tmp_path):
+    (tmp_path / "big" / "cvae").mkdir(parents=True)
+    (run / "progress").symlink_to(tmp_path / "big")
+    runs.discard(run)
+    assert list(run.iterdir()) == []
+    assert (tmp_path / "big" / "cvae").is_dir()
+
+
+def test_what_cannot_be_deleted_is_said_and_the_folder_stays_a_run(run, monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise OSError(16, "Device or resource busy", str(path))
+
+    (run / "progress").mkdir(exist_ok=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.shutil, "rmtree", refuse)
+        with pytest.raises(OSError, match=r"busy.*progress"):
+            runs.discard(run)
+    assert runs.read_config(run) == CONFIG
+
+
+def test_a_run_that_ended_before_it_had_a_config_blocks_nothing(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def full(path, text):
+        path.with_name(f".{path.name}.4711").write_text(text[:9])  # as a kill leaves it
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            runs.start(folder, CONFIG)
+    runs.check_free(folder, CONFIG)
+    assert runs.discard(folder) == []
+    runs.start(folder, CONFIG)
+    assert runs.read_config(folder) == CONFIG
+
+
 def test_only_what_a_run_left_is_discarded(run, tmp_path):
     (run / "notes.txt").write_text("mine")
     runs.discard(run)
