@@ -289,5 +289,6 @@ def active_units(
     prepare = prepare or default_preparation(model)
     shift = _over_chunks(partial(_shift_of, model, params, prepare=prepare), key, x, c, batch_size)
     squares = (shift.astype(np.float64) - shift.mean(axis=0)) ** 2
-    variance, error = squares.mean(axis=0), squares.std(axis=0) / math.sqrt(len(squares))
+    variance, spread = squares.mean(axis=0), squares.std(axis=0)
+    error = spread / math.sqrt(len(squares)) if len(squares) > 1 else np.full_like(spread, np.nan)
     return ActiveUnits(variance, error, int((variance > ACTIVE).sum()))
