@@ -17,7 +17,7 @@ def sample(model: CVAE, params: Params, key: Array, c: Conditions, *, temperatur
     gives one. `temperature` scales the prior's standard deviation: 0 draws the most typical picture. `vmap` over
     keys draws many.
 
-    Shapes: c of batch B -> [B, *event] in [0, 1]; an empty c draws one picture, [1, *event].
+    Shapes: c of batch B -> [B, *event], in [0, 1] unless the likelihood is a Normal; an empty c draws one, [1, *event].
     Raises: ValueError from the model's own checks, for what is no key, or if `temperature` is not a number of at
         least 0.
     """
@@ -30,7 +30,7 @@ def sample(model: CVAE, params: Params, key: Array, c: Conditions, *, temperatur
 def reconstruct(model: CVAE, params: Params, key: Array, x: Array, c: Conditions) -> Array:
     """Encode pictures and decode one draw: z ~ q(z | x, c), then the mean of p(x | z, c).
 
-    Shapes: x [B, *event] -> [B, *event] in [0, 1].
+    Shapes: x [B, *event] -> [B, *event], in [0, 1] unless the likelihood is a Normal.
     Raises: ValueError from the model's own checks, or for what is no key.
     """
     checks.key("key", key)

@@ -66,9 +66,7 @@ def make(architecture: Architecture) -> CVAE:
         return Normal(zeros, zeros)
 
     def encode(params: Params, x: Array, c: Conditions) -> Latents:
-        checks.event("x", x, event_shape)
-        likelihood.check("x", x)
-        condition.check(c, batch=x.shape[0])
+        check_inputs(architecture, x, c)
         if "encoder" not in parts:  # a deterministic network: nothing to infer
             return standard(x.shape[0])
         features = condition.encode(c)
@@ -112,7 +110,8 @@ def masked(model: CVAE) -> CVAE:
 
     A masked latent carries nothing: its posterior and its prior are N(0, 1), so its KL is 0, and the decoder is given 0
     in its place. What is left has exactly the ELBO and the gradients of the smaller model with the same weights. The
-    mask is an array, so models of many latent sizes share one compiled program; no gradient reaches it.
+    mask is an array, so models of many latent sizes share one compiled program; no gradient reaches it. Only free bits
+    are paid for a masked latent too: a constant.
 
     Raises:
         ValueError: the model was made by hand, so its latent size is not known, or has several layers of latents.
@@ -141,6 +140,18 @@ def masked(model: CVAE) -> CVAE:
         return model.decode(params["model"], jnp.where(lax.stop_gradient(params["mask"]) > 0, z, 0), c)
 
     return CVAE(init, encode, prior, decode, model.architecture)
+
+
+def check_inputs(architecture: Architecture, x: Any, c: Any) -> None:
+    """Refuse prepared examples that do not suit an architecture: the door of `encode`, and of what scores x without it.
+
+    Raises:
+        ValueError: x is empty, not [B, *event_shape], or outside the likelihood's support; c is not what the
+            condition says, one entry an example.
+    """
+    checks.event("x", x, architecture.event_shape)
+    architecture.likelihood.check("x", x)
+    architecture.condition.check(c, batch=x.shape[0])
 
 
 def check_examples(model: CVAE, x: Any, c: Any) -> None:

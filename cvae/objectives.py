@@ -13,7 +13,7 @@ from jax.scipy.special import logsumexp
 from cvae import checks
 from cvae.conditions import Conditions
 from cvae.distributions import Ladder, Latents, Normal, kl_terms
-from cvae.model import CVAE
+from cvae.model import CVAE, check_inputs
 from cvae.networks import Params
 
 
@@ -87,6 +87,8 @@ def _proposal_and_prior(model: CVAE, params: Params, x: Array, c: Conditions, pr
         q = model.encode(params, x, c)
         # Computed twice, the prior would be differentiated twice.
         return q, (isinstance(q, Ladder) and q.prior) or model.prior(params, c)
+    if model.architecture is not None:  # `encode`, which would have looked at x, is not asked
+        check_inputs(model.architecture, x, c)
     p = model.prior(params, c)
     if isinstance(p, Normal):  # without a condition the prior has one row, and every example wants its own draw
         shape = (x.shape[0], p.mean.shape[1])
@@ -141,6 +143,11 @@ class Weights(NamedTuple):
         """Log w = log p(x | z, c) + log p(z | c) - log q(z | x, c), [K, B]."""
         return self.log_likelihood - self.log_ratio
 
+    @property
+    def bound(self) -> Array:
+        """Log of the weights' mean, log 1/K sum_k w_k, [B]: see `iwae`."""
+        return logsumexp(self.value, axis=0) - math.log(len(self.value))
+
 
 def log_weights(
     model: CVAE,
@@ -186,5 +193,4 @@ def iwae(model: CVAE, params: Params, key: Array, x: Array, c: Conditions, *, nu
     Raises: as `log_weights`.
     Source: Burda, Grosse & Salakhutdinov 2016, equation 8.
     """
-    weights = log_weights(model, params, key, x, c, num_samples=num_samples).value
-    return logsumexp(weights, axis=0) - math.log(num_samples)
+    return log_weights(model, params, key, x, c, num_samples=num_samples).bound

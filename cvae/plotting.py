@@ -9,6 +9,7 @@ training; numbers against numbers are in `charts`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -130,9 +131,10 @@ def tile(images: np.ndarray, gap: int = 1) -> np.ndarray:
 def write_ink(path: Path, images: np.ndarray, height: int = 112) -> None:
     """Write a grid of pictures as a plain PNG, ink dark on white, without axes or title.
 
-    Shapes: images [rows, columns, H, W, 1] in [0, 1]; each is enlarged smoothly to about `height` pixels.
+    Shapes: images [rows, columns, H, W, 1]; each is enlarged smoothly to about `height` pixels. What is below 0 is
+    white, and what is above 1 black: means of a Normal may be either.
     """
-    page = Image.fromarray(np.rint(255 * (1 - tile(images, gap=0))).astype(np.uint8))
+    page = Image.fromarray(np.rint(255 * (1 - np.clip(tile(images, gap=0), 0, 1))).astype(np.uint8))
     scale = max(1, round(height / images.shape[2]))
     page.resize((page.width * scale, page.height * scale), Image.Resampling.BICUBIC).save(path)
 
@@ -264,7 +266,7 @@ def curves(histories: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], titl
     panels = {"loss": "loss = KL - log-likelihood", "log_likelihood": "log-likelihood", "kl": "KL"}
     figure = _figure(9.6, 3.2, title)
     for axes, (term, name) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for colour, (model, splits) in zip(PALETTE, histories.items(), strict=False):
+        for colour, (model, splits) in zip(cycle(PALETTE), histories.items(), strict=False):
             for style, (split, terms) in zip(("-", "--"), splits.items(), strict=True):
                 epochs = np.arange(1, len(terms[term]) + 1)
                 axes.plot(epochs, terms[term], style, color=colour, linewidth=1.4, label=f"{model}, {split}")

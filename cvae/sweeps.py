@@ -23,10 +23,21 @@ from cvae import checks, networks
 from cvae.conditions import Conditions
 from cvae.config import Sweep, Training
 from cvae.evaluation import Terms
-from cvae.model import CVAE, default_preparation, masked
+from cvae.model import CVAE, masked
 from cvae.networks import Params
 from cvae.preparation import Prepare
-from cvae.training import Knobs, State, check_fit, drawn_once, means, one_epoch, recipe, start
+from cvae.training import (
+    Knobs,
+    State,
+    check_finite,
+    check_fit,
+    drawn_once,
+    means,
+    noisy_preparation,
+    one_epoch,
+    recipe,
+    start,
+)
 
 
 class Member(NamedTuple):
@@ -152,24 +163,29 @@ def fit_members(
         name: what the bar is called.
 
     Raises:
-        ValueError: there is no member, one is wider than the model, examples do not suit the model, or the settings
-            ask for early stopping, which members in lockstep cannot have.
-        FloatingPointError: the loss of a member is not finite; names it.
+        ValueError: there is no member, one is wider than the model or out of a sweep's range, examples do not suit the
+            model, or the settings ask for early stopping, which members in lockstep cannot have, or for frozen parts.
+        FloatingPointError: the loss or a parameter of a member is not finite; names it.
     """
     check_fit(model, x, c, training)
     checks.require(len(chosen) > 0, "chosen", "name at least one member", "none")
     checks.require(training.patience is None, "patience", "be None in a sweep", training.patience)
+    checks.require(not training.frozen, "frozen", "be empty in a sweep", training.frozen)
     at_once = side_by_side() if at_once is None else at_once
     checks.whole_number("at_once", at_once)
     at_once, inert = min(at_once, len(chosen)), masked(model)
     assert model.architecture is not None
     widest = model.architecture.latent_size
     for member in chosen:
-        fits = 1 <= member.latent_size <= widest
+        checks.whole_number("latent_size", member.latent_size)
+        fits = member.latent_size <= widest
         checks.require(fits, "latent_size", f"be in [1, {widest}], as wide as the model", member.latent_size)
+        checks.seed("seed", member.seed)
+        checks.positive_number("beta", member.beta)
+        checks.positive_number("learning_rate", member.learning_rate)
     x, _ = drawn_once(jax.random.key(0), x, None, training.targets)
     x, c = jax.device_put((x, dict(c)))
-    prepare = prepare or default_preparation(model, training.targets)
+    prepare = prepare or noisy_preparation(model, training)
     bar = (
         progress
         if isinstance(progress, tqdm)
@@ -213,6 +229,9 @@ def _fit_group(
         states, terms = epochs(model, states, _keys(seeds, number), x, c, knobs, recipe=program, prepare=prepare)
         terms = np.asarray(terms)  # waits for the device
         history.append([means(row, number, f" of {member.name}") for member, row in zip(group, terms, strict=True)])
+        params = jax.tree.map(np.asarray, states.params)
+        for i, member in enumerate(group):
+            check_finite(jax.tree.map(lambda leaf, i=i: leaf[i], params), number, f" of {member.name}")
         if on_epoch is not None:
             on_epoch(group, Progress(states, list(history), before + time.perf_counter() - began))
         bar.update(len(set(group)))

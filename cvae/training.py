@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from jax.scipy.special import logsumexp
 from tqdm.auto import tqdm
 
 from cvae import checks
@@ -31,6 +30,7 @@ from cvae.objectives import hybrid, log_weights
 from cvae.preparation import Prepare, binarise
 
 UNROLLED_FROM = 20  # steps an epoch
+REMEDY = "try a lower learning_rate, or a clip_norm such as 10"  # of what is not finite
 
 
 class Epoch(NamedTuple):
@@ -143,8 +143,7 @@ def one_epoch(
         samples = recipe.num_samples
         if recipe.objective == "iwae":
             weights = log_weights(model, params, key, *batch, num_samples=samples)
-            value = logsumexp(weights.value, axis=0) - jnp.log(samples)
-            log_likelihood, kl = weights.log_likelihood, weights.log_ratio
+            value, log_likelihood, kl = weights.bound, weights.log_likelihood, weights.log_ratio
         else:
             alpha, free_bits = recipe.alpha, recipe.free_bits
             terms = hybrid(model, params, key, *batch, alpha=alpha, num_samples=samples, beta=beta, free_bits=free_bits)
@@ -212,6 +211,12 @@ def check_fit(model: CVAE, x: Any, c: Any, training: Training) -> None:
     checks.require(training.shift == 0 or x.ndim == 4, "shift", "be 0 where x is no picture (H, W, C)", training.shift)
 
 
+def noisy_preparation(model: CVAE, training: Training) -> Prepare:
+    """The preparation of training examples: what the model's condition asks for, with the noise of the settings."""
+    noise = {name: getattr(training, name) for name in ("shift", "moved", "omission")}
+    return default_preparation(model, training.targets, **noise)
+
+
 def means(terms: Any, number: int, whose: str = "") -> Terms:
     """The means over an epoch's steps of the terms of its loss.
 
@@ -224,10 +229,20 @@ def means(terms: Any, number: int, whose: str = "") -> Terms:
     wrong = np.flatnonzero(~np.isfinite(terms[:, 0]))
     if len(wrong) > 0:
         raise FloatingPointError(
-            f"the loss{whose} in epoch {number}, step {wrong[0] + 1} is {terms[wrong[0], 0]}; try a lower "
-            "learning_rate, or a clip_norm such as 10"
+            f"the loss{whose} in epoch {number}, step {wrong[0] + 1} is {terms[wrong[0], 0]}; {REMEDY}"
         )
     return Terms(*terms.mean(axis=0).tolist())
+
+
+def check_finite(params: Params, number: int, whose: str = "") -> None:
+    """Refuse parameters that an epoch's last step, of which no loss is known yet, has spoilt.
+
+    Raises:
+        FloatingPointError: one is not finite; names the epoch, and what to change.
+    """
+    finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
+    if not finite:
+        raise FloatingPointError(f"the parameters{whose} after epoch {number} are not finite; {REMEDY}")
 
 
 def best_epoch(history: list[Epoch]) -> int:
@@ -284,7 +299,7 @@ def fit(
     Raises:
         ValueError: examples that do not suit the model, or fewer of them than a batch; what is no key; patience
             without validation.
-        FloatingPointError: the loss of an epoch is not finite.
+        FloatingPointError: the loss of a step, or a parameter after an epoch, is not finite.
     """
     check_fit(model, x, c, training)
     checks.key("key", key)
@@ -294,8 +309,7 @@ def fit(
     checks.require(patience is None or validation is not None, "validation", "be given with patience", "None")
     x, validation = drawn_once(key, x, validation, training.targets)
     scored = prepare or default_preparation(model, training.targets)
-    noise = {name: getattr(training, name) for name in ("shift", "moved", "omission")}
-    prepare = prepare or default_preparation(model, training.targets, **noise)
+    prepare = prepare or noisy_preparation(model, training)
     proposal = "prior" if training.alpha == 0 else "posterior"
     missing = set(training.frozen) - params.keys()
     checks.require(not missing, "frozen", f"name parts of the parameters, {list(params)}", sorted(missing))
@@ -324,6 +338,7 @@ def fit(
             steps = np.asarray(steps)  # waits for the device, so the clock is read after the work
             seconds = time.perf_counter() - began
             train = means(steps, number)
+            check_finite(state.params, number)
             valid = None
             if validation is not None:
                 terms = evaluate(model, state.result, validation_key, *validation, proposal=proposal, prepare=scored)

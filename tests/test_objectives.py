@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cvae
+from tests.conftest import weights
 from tests.oracles import (
     BATCH,
     CONDITIONS,
@@ -337,6 +338,32 @@ def test_a_bad_mixture_is_refused(change, message):
     oracle = linear_gaussian(exact=False)
     with pytest.raises(ValueError, match=message):
         cvae.objectives.hybrid(oracle.model, oracle.params, jax.random.key(0), oracle.x, oracle.c, **change)
+
+
+@pytest.mark.parametrize("proposal", ["posterior", "prior"])
+@pytest.mark.parametrize("score", [cvae.elbo, cvae.log_weights])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_x_is_looked_at_whatever_proposes(score, proposal, layers):
+    """Also where what is seen makes the likelihood `Partial`, which takes any numbers."""
+    shape = (2, 3, 1)
+    model = cvae.make(
+        cvae.Architecture(shape, cvae.Image(shape, "left_half"), 2, (5,), prior="learned", latent_layers=layers)
+    )
+    params, rng = weights(model), np.random.default_rng(0)
+    seen = np.broadcast_to(cvae.masks.fixed("left_half", shape), (3, *shape))
+    x = rng.random((3, *shape), dtype=np.float32)
+    c = {"image": np.where(seen, x, 0), "observed": seen}
+    calling = partial(score, model, params, jax.random.key(0), proposal=proposal)
+    assert np.all(np.isfinite(calling(x, c).value))
+    for wrong, message in (
+        ((255 * x).astype(np.uint8), r"x must be floats in \[0, 1\]"),
+        (x * np.nan, r"x must be floats in \[0, 1\], got 18 NaN"),
+        (x.tolist(), "x must be an array"),
+        (x[:1], r"c\['image'\] must hold one entry an example of x, 1 of them, got 3"),
+        (x[..., 0], r"x must have shape \[B, 2, 3, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            calling(wrong, c)
 
 
 def test_an_unknown_proposal_is_refused():

@@ -246,7 +246,12 @@ def test_a_cpu_runs_one_member_at_a_time():
 BAD = {
     "nobody": ({"chosen": []}, "chosen must name at least one member, got none"),
     "too wide": ({"chosen": [FIVE[0], Member(5, 0, 1.0, 1e-3)]}, r"latent_size must be in \[1, 4\], .* got 5"),
-    "no latent": ({"chosen": [Member(0, 0, 1.0, 1e-3)]}, r"latent_size must be in \[1, 4\], .* got 0"),
+    "no latent": ({"chosen": [Member(0, 0, 1.0, 1e-3)]}, "latent_size must be a whole number of at least 1, got 0"),
+    "no size": ({"chosen": [Member("2", 0, 1.0, 1e-3)]}, "latent_size must be a whole number of at least 1, got '2'"),
+    "no seed": ({"chosen": [Member(2, -1, 1.0, 1e-3)]}, "seed must be a whole number of at least 0, got -1"),
+    "no weight": ({"chosen": [Member(2, 0, -5.0, 1e-3)]}, "beta must be a finite number above 0, got -5.0"),
+    "no rate": ({"chosen": [Member(2, 0, 1.0, 0.0)]}, "learning_rate must be a finite number above 0, got 0.0"),
+    "frozen": ({"training": cvae.Training(batch_size=5, frozen=("model",))}, "frozen must be empty in a sweep"),
     "patience": ({"training": cvae.Training(batch_size=5, patience=2)}, "patience must be None in a sweep, got 2"),
     "none at once": ({"at_once": 0}, "at_once must be a whole number of at least 1, got 0"),
     "half at once": ({"at_once": 1.5, "chosen": FIVE[:1]}, r"at_once must be a whole number of at least 1, got 1\.5"),
@@ -259,6 +264,26 @@ def test_what_cannot_be_trained_is_refused(case, arguments, message):
     arguments = {"chosen": FIVE} | arguments
     with pytest.raises(ValueError, match=message):
         run(case, **arguments)
+
+
+@pytest.mark.parametrize("noise", [{"shift": 1}, {"omission": 1.0}])
+def test_the_noise_of_training_reaches_members(noise):
+    """One step of one batch, of a rate at which nothing is learned."""
+    model, x, c = build(CONDITIONS["image"])
+    chosen, still = [Member(WIDEST, 0, 1.0, 1e-12)], cvae.Training(epochs=1, batch_size=SIZE)
+    plain, noisy = (
+        run((model, x, c), chosen, training=cvae.Training(epochs=1, batch_size=SIZE, **settings))[0].history[0].loss
+        for settings in ({}, noise)
+    )
+    assert abs(noisy - plain) > 1e-3
+    assert run((model, x, c), chosen, training=still)[0].history[0].loss == plain
+
+
+def test_a_last_step_that_spoils_the_parameters_is_no_success(case):
+    chosen = [FIVE[0], FIVE[0]._replace(learning_rate=1e38)]
+    message = r"the parameters of z02_seed0_beta1_lr1e\+38 after epoch 1 are not finite; try a lower learning_rate"
+    with pytest.raises(FloatingPointError, match=message):
+        run(case, chosen, training=cvae.Training(epochs=1, batch_size=SIZE, weight_decay=10.0))
 
 
 def test_bad_examples_and_models_are_refused(case):

@@ -122,6 +122,15 @@ def test_a_loss_that_is_not_finite_stops_the_fit(labelled, data):
         cvae.fit(labelled.model, broken, jax.random.key(0), *data, SETTINGS, progress=False)
 
 
+def test_a_last_step_that_spoils_the_parameters_is_no_success(labelled, data):
+    """Its own loss is that of before the step."""
+    training, seen = cvae.Training(epochs=1, batch_size=SIZE, learning_rate=1e38, weight_decay=10.0), []
+    message = "the parameters after epoch 1 are not finite; try a lower learning_rate, or a clip_norm such as 10"
+    with pytest.raises(FloatingPointError, match=message):
+        fit(labelled, data, training=training, on_epoch=seen.append)
+    assert seen == []  # nothing of it is saved
+
+
 def test_a_loss_that_is_not_finite_is_named_by_its_step():
     terms = np.ones((7, 3))
     assert means(terms * [1, 2, 3], 1) == (1, 2, 3)
