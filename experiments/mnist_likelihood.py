@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from cvae.config import Config
     from cvae.data import Dataset, Split
+    from cvae.evaluation import LogLikelihood
 
 COLUMNS = 12  # generated pictures of each class that are shown
 
@@ -74,9 +75,9 @@ class Measuring:
     """How it is measured."""
 
     num_samples: int = 500
-    """importance samples of log p(x | y)"""
+    """importance samples of log p(x | y), and, of the right label, of log p(x)"""
     many_samples: int = 5000
-    """importance samples of log p(x | y) of the first pictures; 0 leaves that out"""
+    """importance samples of the first pictures; 0 leaves that out"""
     pictures: int = 1000
     """how many the first pictures are"""
     class_samples: int = 100
@@ -206,22 +207,30 @@ def measure(
 
     model, params, _ = trained
     results = study.bound(model, params, key, *test)
-    scored = cvae.log_likelihood(model, params, key, *test, num_samples=measuring.num_samples, progress=True)
-    results |= study.likelihood_of(scored, measuring.num_samples)
-    if measuring.many_samples > 0:
-        first: study.Examples = jax.tree.map(lambda values: values[: measuring.pictures], test)
-        few = scored._replace(
-            value=scored.value[: measuring.pictures], effective_samples=scored.effective_samples[: measuring.pictures]
-        )
-        many = study.likelihood(model, params, key, *first, num_samples=measuring.many_samples)
-        results["of_first_pictures"] = {"few": study.likelihood_of(few, measuring.num_samples), "many": many}
     samples = measuring.class_samples
     scores = cvae.classification.class_log_likelihoods(model, params, key, *test, num_samples=samples, progress=True)
     classified = cvae.classification.classify(scores, test[1]["label"])
     results["classification"] = classified._asdict() | {"num_samples": samples}
-    # p(x) is the mean over the labels of p(x | y), almost all of it of one label: that one has all the samples.
-    scores[np.arange(len(scores)), test[1]["label"]] = scored.value
-    results["log_marginal"] = cvae.evaluation.mean(np.logaddexp.reduce(scores, axis=1) - np.log(scores.shape[1]))
+
+    def likelihoods(scored: LogLikelihood, num_samples: int) -> dict[str, Any]:
+        """Of the first pictures, as many as are scored: the means of log p(x | y) and of log p(x)."""
+        # p(x) is the mean over the labels of p(x | y), almost all of it of one label: that one has all the samples.
+        count = len(scored.value)
+        joint = scores[:count].copy()
+        joint[np.arange(count), test[1]["label"][:count]] = scored.value
+        marginal = np.logaddexp.reduce(joint, axis=1) - np.log(joint.shape[1])
+        return study.likelihood_of(scored, num_samples) | {"log_marginal": cvae.evaluation.mean(marginal)}
+
+    scored = cvae.log_likelihood(model, params, key, *test, num_samples=measuring.num_samples, progress=True)
+    results |= likelihoods(scored, measuring.num_samples)
+    if measuring.many_samples > 0:
+        first: study.Examples = jax.tree.map(lambda values: values[: measuring.pictures], test)
+        few = cvae.evaluation.LogLikelihood(*(values[: measuring.pictures] for values in scored))
+        many = cvae.log_likelihood(model, params, key, *first, num_samples=measuring.many_samples, progress=True)
+        results["of_first_pictures"] = {
+            "few": likelihoods(few, measuring.num_samples),
+            "many": likelihoods(many, measuring.many_samples),
+        }
     return results, classified
 
 
