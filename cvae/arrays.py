@@ -104,8 +104,7 @@ def split(size: int, seed: int, validation: float = 0.1, test: float = 0.1) -> R
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Path, IO[bytes], zipfile.ZipFile]]:
     """Open an .npz file as an archive, refusing what is none: its path, its stream and the archive."""
-    checks.require(isinstance(path, (str, os.PathLike)), "path", "be the path of a file", repr(path))
-    file = Path(os.path.expanduser(path))
+    file = Path(os.path.expanduser(checks.path("path", path)))
     # Asked before opening: opening a pipe would wait for ever.
     came = "a folder" if file.is_dir() else "something that is no regular file" if file.exists() else "no such file"
     checks.require(file.is_file(), str(file), _FILE_RULE, came)

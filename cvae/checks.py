@@ -8,9 +8,11 @@ only on arrays that hold some: never inside `jit`.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,22 +28,26 @@ def shown(value: object) -> str:
     """What came, on one line and cut short: an array is written on many, and a whole number may have no end."""
     try:
         text = re.sub(r"\s*\n\s*", " ", repr(value))
-    except ValueError:  # Python writes out no number of thousands of digits
+    except (ValueError, RecursionError):  # Python writes out no number of thousands of digits, and no endless list
         text = f"a {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def whole_number(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is not an integer of at least `least`; `True` is no integer here."""
+def whole_number(name: str, value: object, least: int = 1, bits: int = 31) -> int:
+    """Refuse what is not an integer of at least `least`; `True` is no integer here.
+
+    Returns it as Python's own: sums and products of NumPy's small ones overflow. Compiled programs count with 31 bits.
+    """
     is_whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
     require(is_whole, name, f"be a whole number of at least {least}", shown(value))
-    require(int(value) < 2**63, name, "be below 2**63", shown(value))  # type: ignore[call-overload]
+    number: int = int(value)  # type: ignore[call-overload]
+    require(number < 2**bits, name, f"be below 2**{bits}", shown(value))
+    return number
 
 
-def seed(name: str, value: object) -> None:
+def seed(name: str, value: object) -> int:
     """Refuse what does not seed a generator of JAX and of NumPy alike: anything but an integer in [0, 2**32)."""
-    whole_number(name, value, least=0)
-    require(int(value) < 2**32, name, "be below 2**32", shown(value))  # type: ignore[call-overload]
+    return whole_number(name, value, least=0, bits=32)
 
 
 def _float(value: object) -> float:
@@ -74,6 +80,16 @@ def several(name: str, values: Any, what: str = "numbers") -> tuple[Any, ...]:
     is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
     require(is_list and getattr(values, "ndim", 1) > 0, name, f"be a list of {what}", shown(values))
     return tuple(values)
+
+
+def path(name: str, value: object) -> Path:
+    """Refuse what is no path, or one that no file can have; returns it as one."""
+    require(isinstance(value, str | os.PathLike), name, "be a path", shown(value))
+    found = Path(value)  # type: ignore[arg-type]
+    longest = max((len(os.fsencode(part)) for part in found.parts), default=0)
+    fits = longest < 256 and len(os.fsencode(found)) < 4096 and "\0" not in str(found)
+    require(fits, name, "be a path that a file can have", shown(str(value)))
+    return found
 
 
 def word(name: str, value: object) -> None:

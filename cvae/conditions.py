@@ -43,19 +43,19 @@ class _Condition:
         """Keys of `c` that a data set stores."""
         return self.names
 
-    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
-        """Refuse bad values under `names`, whose presence is known."""
+    def check_values(self, c: Any, batch: int | None, *, stored: bool = False) -> None:
+        """Refuse bad values under `names`, or `stored_names`, whose presence is known."""
         raise NotImplementedError
 
     def check(self, c: Any, batch: int | None = None) -> None:
         """Refuse a `c` that a model must not be given; `batch` is the B that x has, where there is an x."""
         checks.names("c", c, self.names)
-        self.check_values(c, self.names, batch)
+        self.check_values(c, batch)
 
     def check_stored(self, c: Any, batch: int) -> None:
         """Refuse a `c` that a data set of `batch` examples must not hold."""
         checks.names("c", c, self.stored_names)
-        self.check_values(c, self.stored_names, batch)
+        self.check_values(c, batch, stored=True)
 
     def complete(self, key: Array, x: Array, c: Conditions) -> Conditions:
         """What the model is given, from what is stored."""
@@ -103,7 +103,7 @@ class Nothing(_Condition):
         """Number of features, 0."""
         return 0
 
-    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+    def check_values(self, c: Any, batch: int | None, *, stored: bool = False) -> None:
         """There are none."""
 
     def encode(self, c: Conditions) -> Array:
@@ -123,7 +123,7 @@ class Label(_Condition):
     name: str = "label"
 
     def __post_init__(self) -> None:
-        checks.whole_number("num_classes", self.num_classes, least=2)
+        object.__setattr__(self, "num_classes", checks.whole_number("num_classes", self.num_classes, least=2))
         checks.word("name", self.name)
 
     @property
@@ -136,7 +136,7 @@ class Label(_Condition):
         """Number of features, one a class."""
         return self.num_classes
 
-    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+    def check_values(self, c: Any, batch: int | None, *, stored: bool = False) -> None:
         """Refuse labels that are not int[B], out of range, or not one an example of x."""
         label, name = c[self.name], f"c[{self.name!r}]"
         shape = checks.shape_of(name, label)
@@ -180,7 +180,7 @@ class Continuous(_Condition):
     name: str = "continuous"
 
     def __post_init__(self) -> None:
-        checks.whole_number("dim", self.dim)
+        object.__setattr__(self, "dim", checks.whole_number("dim", self.dim))
         checks.word("name", self.name)
         object.__setattr__(self, "mean", checks.several("mean", self.mean) or (0.0,) * self.dim)
         object.__setattr__(self, "std", checks.several("std", self.std) or (1.0,) * self.dim)
@@ -223,7 +223,7 @@ class Continuous(_Condition):
         """Number of features, dim."""
         return self.dim
 
-    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+    def check_values(self, c: Any, batch: int | None, *, stored: bool = False) -> None:
         """Refuse what is not finite real numbers [B, dim], also once standardised, one row an example of x."""
         name = f"c[{self.name!r}]"
         _check_real(name, c[self.name], self.dim)
@@ -335,20 +335,30 @@ class Image(_Condition):
             values = jnp.zeros_like(seen).at[:, np.flatnonzero(fixed)].set(features)
         return [part.reshape(-1, *self.event_shape) for part in (values, seen)], features[:, :0]
 
-    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+    def check_values(self, c: Any, batch: int | None, *, stored: bool = False) -> None:
         """Refuse pictures and masks of another shape, masks that are not boolean or hide nothing, no finite floats."""
-        for key in names:
+        for key in self.stored_names if stored else self.names:
             name = f"c[{key!r}]"
             checks.event(name, c[key], self.event_shape)
             if batch is not None:
                 checks.same_length(name, c[key].shape[0], "x", batch)
-        if names == (self.name,):  # as stored, whole
-            if np.dtype(c[self.name].dtype) != np.uint8:
-                checks.real_line(f"c[{self.name!r}]", c[self.name])
+        if not stored:
+            array = self._check_mask(c["observed"])
+            name, image = f"c[{self.name!r}]", c[self.name]
+            checks.same_length("c['observed']", c["observed"].shape[0], name, image.shape[0])
+            pixels = checks.values(image)
+            if pixels is not None and array is not None:
+                # What stands at hidden places is never read, so it may be anything.
+                image = np.where(array, pixels, np.zeros_like(pixels))
+            checks.real_line(name, image)
             return
-        if "observed" not in names:
-            return
-        observed = c["observed"]
+        if self.stored and np.dtype(c[self.name].dtype) != np.uint8:  # whole
+            checks.real_line(f"c[{self.name!r}]", c[self.name])
+        if self.mask == "given":
+            self._check_mask(c["observed"])
+
+    def _check_mask(self, observed: Any) -> np.ndarray | None:
+        """Refuse what is no mask, or another than the condition's; returns its values, None while it is traced."""
         rule = "be boolean, True where x is seen"
         checks.require(np.dtype(observed.dtype) == np.bool_, "c['observed']", rule, f"{observed.dtype} values")
         array = checks.values(observed)
@@ -362,14 +372,7 @@ class Image(_Condition):
             checks.require(not differs.any(), "c['observed']", rule, f"another at row {int(differs.argmax())}")
             rule = "hide something of every example"
             checks.require(not whole.any(), "c['observed']", rule, f"nothing hidden at row {int(whole.argmax())}")
-        if self.name in names:
-            name, image = f"c[{self.name!r}]", c[self.name]
-            checks.same_length("c['observed']", observed.shape[0], name, image.shape[0])
-            pixels = checks.values(image)
-            if pixels is not None and array is not None:
-                # What stands at hidden places is never read, so it may be anything.
-                image = np.where(array, pixels, np.zeros_like(pixels))
-            checks.real_line(name, image)
+        return array
 
     def complete(self, key: Array, x: Array, c: Conditions) -> Conditions:
         """Draw the masks, unless they are given, and cut the picture from x, or from what is stored."""
@@ -424,7 +427,7 @@ class Mixed(_Condition):
 
     parts: tuple[Part, ...]
 
-    def __init__(self, **named: Part):
+    def __init__(self, /, **named: Part):
         checks.require(len(named) > 0, "Mixed", "name at least one condition", "none")
         for name, part in named.items():
             checks.require(isinstance(part, Part), name, "be a Label, Continuous or Image", checks.shown(part))
@@ -463,10 +466,11 @@ class Mixed(_Condition):
         pictures, numbers = zip(*(part.split(columns) for part, columns in own), strict=True)
         return [picture for several in pictures for picture in several], jnp.concatenate(numbers, axis=1)
 
-    def check_values(self, c: Any, names: tuple[str, ...], batch: int | None) -> None:
+    def check_values(self, c: Any, batch: int | None, *, stored: bool = False) -> None:
         """Let every part refuse its own, and arrays of different lengths."""
         for part in self.parts:
-            part.check_values(c, tuple(name for name in part.names if name in names), batch)
+            part.check_values(c, batch, stored=stored)
+        names = self.stored_names if stored else self.names
         for other in names[1:]:
             checks.same_length(f"c[{other!r}]", c[other].shape[0], f"c[{names[0]!r}]", c[names[0]].shape[0])
 

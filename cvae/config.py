@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -67,12 +68,11 @@ class Architecture:
         object.__setattr__(self, "hidden", checks.several("hidden", self.hidden))
         checks.require(len(self.event_shape) > 0, "event_shape", "name at least one axis", "()")
         checks.require(len(self.hidden) > 0, "hidden", "name at least one width", "()")
-        for axis, size in enumerate(self.event_shape):
-            checks.whole_number(f"event_shape[{axis}]", size)
-        for layer, width in enumerate(self.hidden):
-            checks.whole_number(f"hidden[{layer}]", width)
-        checks.whole_number("latent_size", self.latent_size, least=0)
-        checks.whole_number("latent_layers", self.latent_layers)
+        for name in ("event_shape", "hidden"):
+            sizes = (checks.whole_number(f"{name}[{i}]", size) for i, size in enumerate(getattr(self, name)))
+            object.__setattr__(self, name, tuple(sizes))
+        for name, least in (("latent_size", 0), ("latent_layers", 1)):
+            object.__setattr__(self, name, checks.whole_number(name, getattr(self, name), least))
         layers = self.latent_layers
         divides = self.latent_size % layers == 0
         checks.require(divides, "latent_size", f"be a multiple of latent_layers, {layers}", self.latent_size)
@@ -169,9 +169,8 @@ class Training:
         object.__setattr__(self, "frozen", checks.several("frozen", self.frozen, "names"))
         for i, part in enumerate(self.frozen):
             checks.word(f"frozen[{i}]", part)
-        checks.whole_number("epochs", self.epochs)
-        checks.whole_number("batch_size", self.batch_size)
-        checks.whole_number("num_samples", self.num_samples)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("num_samples", 1), ("beta_warmup", 0), ("shift", 0)):
+            object.__setattr__(self, name, checks.whole_number(name, getattr(self, name), least))
         checks.positive_number("learning_rate", self.learning_rate)
         checks.one_of("schedule", self.schedule, ("constant", "cosine", "warmup_cosine"))
         checks.finite_number("weight_decay", self.weight_decay, least=0)
@@ -181,12 +180,10 @@ class Training:
         checks.require(self.average < 1, "average", "be below 1", self.average)
         checks.one_of("objective", self.objective, ("elbo", "iwae"))
         checks.positive_number("beta", self.beta)
-        checks.whole_number("beta_warmup", self.beta_warmup, least=0)
         checks.finite_number("free_bits", self.free_bits, least=0)
         if self.patience is not None:
-            checks.whole_number("patience", self.patience)
+            object.__setattr__(self, "patience", checks.whole_number("patience", self.patience))
         checks.one_of("targets", self.targets, ("grey", "dynamic", "static"))
-        checks.whole_number("shift", self.shift, least=0)
         checks.share("moved", self.moved)
         checks.share("omission", self.omission)
         checks.share("alpha", self.alpha)
@@ -228,7 +225,11 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Config:
-    """What a run folder's `config.json` holds: the data set, the seed, the models by name, how they were fitted."""
+    """What a run folder's `config.json` holds: the data set, the seed, the models by name, how they were fitted.
+
+    Raises:
+        ValueError: the seed is none, or a model's name is none that a folder can have.
+    """
 
     experiment: str
     dataset: str
@@ -238,7 +239,15 @@ class Config:
     sweep: Sweep | None = None
 
     def __post_init__(self) -> None:
-        checks.seed("seed", self.seed)
+        object.__setattr__(self, "seed", checks.seed("seed", self.seed))
+        _check_names("models", self.models)
+
+
+def _check_names(name: str, models: Iterable[object]) -> None:
+    """Refuse a model's name that is none that a folder can have, in one line."""
+    for model in models:
+        is_name = isinstance(model, str) and re.fullmatch(r"\w[\w .+-]{0,99}", model) is not None
+        checks.require(is_name, name, "have names of letters, digits, spaces and _.+-", checks.shown(model))
 
 
 def to_json(config: Any) -> Any:
@@ -297,9 +306,7 @@ def _read(hint: Any, data: Any, name: str) -> Any:
         return tuple(_read(args[0], value, f"{name}[{i}]") for i, value in enumerate(data))
     if origin is dict:
         checks.require(isinstance(data, dict), name, "be an object", checks.shown(data))
-        for key in data:  # a model's name is that of folders too
-            is_name = re.fullmatch(r"\w[\w .+-]{0,99}", key) is not None
-            checks.require(is_name, name, "have names of letters, digits, spaces and _.+-", checks.shown(key))
+        _check_names(name, data)  # before one is part of a message
         return {key: _read(args[1], value, f"{name}.{key}") for key, value in data.items()}
     if hint is float:
         is_number = isinstance(data, (int, float)) and not isinstance(data, bool)

@@ -52,6 +52,9 @@ class ContinuousBernoulli(_OnUnitInterval):
         return distributions.ContinuousBernoulli(outputs[..., 0])
 
 
+_SCALES = (1e-15, 1e15)  # a distance in units of these, squared, is still a number of float32
+
+
 @dataclass(frozen=True)
 class Normal:
     """Real elements. The standard deviation is fixed, `scale`, or the decoder's, kept smoothly within `bounds`.
@@ -61,7 +64,7 @@ class Normal:
     Without a lower bound, a pixel that is always black would be worth infinitely many nats.
 
     Raises:
-        ValueError: a scale or bound is not a finite number above 0, or the bounds are not in order.
+        ValueError: a scale or bound is no number from 1e-15 to 1e15, or the bounds are not in order.
     """
 
     scale: float | None = None
@@ -69,10 +72,11 @@ class Normal:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", checks.several("bounds", self.bounds))
-        if self.scale is not None:
-            checks.positive_number("scale", self.scale)
-        for i, bound in enumerate(self.bounds):
-            checks.positive_number(f"bounds[{i}]", bound)
+        scales = {} if self.scale is None else {"scale": self.scale}
+        for name, value in (scales | {f"bounds[{i}]": bound for i, bound in enumerate(self.bounds)}).items():
+            checks.positive_number(name, value)
+            fits = _SCALES[0] <= float(value) <= _SCALES[1]
+            checks.require(fits, name, f"be from {_SCALES[0]:g} to {_SCALES[1]:g}", value)
         in_order = len(self.bounds) == 2 and self.bounds[0] < self.bounds[1]
         checks.require(in_order, "bounds", "be two numbers, the lower first", self.bounds)
 

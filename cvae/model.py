@@ -37,7 +37,6 @@ class CVAE(NamedTuple):
     architecture: Architecture | None = None
 
 
-@cache
 def make(architecture: Architecture) -> CVAE:
     """Build the four functions of an architecture.
 
@@ -46,8 +45,16 @@ def make(architecture: Architecture) -> CVAE:
     Shapes: x [B, *event_shape] floats in the likelihood's support, z [B, Z], c as the condition says.
 
     Raises:
-        ValueError: from the functions, when an input has the wrong name, shape, dtype or range.
+        ValueError: what is given is no `Architecture`; from the functions, when an input has the wrong name, shape,
+            dtype or range.
     """
+    given = checks.shown(architecture)
+    checks.require(isinstance(architecture, Architecture), "architecture", "be an Architecture", given)
+    return _make(architecture)
+
+
+@cache
+def _make(architecture: Architecture) -> CVAE:
     event_shape, condition, likelihood = architecture.event_shape, architecture.condition, architecture.likelihood
     parts = {"decoder": networks.decoder(architecture)}
     if architecture.latent_size > 0:

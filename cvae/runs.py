@@ -403,7 +403,7 @@ def load(run_dir: str | os.PathLike[str], name: str | None = None) -> tuple[CVAE
         ValueError: the folder is not a run, has no such model, or holds parameters that do not fit its config;
             the message names the leaf.
     """
-    folder = Path(run_dir)
+    folder = checks.path("run_dir", run_dir)
     config = read_config(folder)
     checks.require(len(config.models) > 0, "config.models", "name at least one model", "{}")
     name = next(iter(config.models)) if name is None else name

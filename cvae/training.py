@@ -203,6 +203,7 @@ def check_fit(model: CVAE, x: Any, c: Any, training: Training) -> None:
 
     Raises: ValueError.
     """
+    checks.require(isinstance(training, Training), "training", "be a Training", checks.shown(training))
     check_examples(model, x, c)
     size, batch = x.shape[0], training.batch_size
     checks.require(size >= batch, "x", f"hold at least one batch, {batch} examples", f"{size} examples")
@@ -303,7 +304,11 @@ def fit(
     """
     check_fit(model, x, c, training)
     checks.key("key", key)
+    if model.architecture is not None:
+        checks.require(isinstance(params, dict), "params", "be those of model.init", f"a {type(params).__name__}")
     if validation is not None:
+        is_pair = isinstance(validation, tuple | list) and len(validation) == 2
+        checks.require(is_pair, "validation", "be a pair, (x, c)", f"a {type(validation).__name__}")
         check_examples(model, *validation)
     patience = training.patience
     checks.require(patience is None or validation is not None, "validation", "be given with patience", "None")

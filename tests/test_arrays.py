@@ -138,7 +138,7 @@ def test_a_folder_a_pipe_and_no_path_at_all(mine, tmp_path):
     with pytest.raises(ValueError, match="got something that is no regular file"):
         arrays.read(mine)
     for path in (None, 3, b"mine.npz"):
-        with pytest.raises(ValueError, match="path must be the path of a file, got"):
+        with pytest.raises(ValueError, match="path must be a path, got"):
             arrays.read(path)
 
 

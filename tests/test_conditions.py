@@ -336,6 +336,24 @@ def test_a_stored_picture_is_cut_in_the_place_of_x(key):
         image.check_stored({"image": np.full((3, *EVENT), np.nan)}, 3)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_stored_picture_may_have_a_given_mask(dtype, key):
+    image = cvae.Image(EVENT, "given", stored=True)
+    rng = np.random.default_rng(0)
+    picture = (rng.random((BATCH, *EVENT)) * (255 if dtype == np.uint8 else 1)).astype(dtype)
+    observed = rng.random((BATCH, *EVENT)) < 0.5
+    c = {"image": picture, "observed": observed}
+    image.check_stored(c, batch=BATCH)
+    completed = image.complete(key, jnp.zeros((BATCH, *EVENT)), c)
+    image.check(completed, batch=BATCH)
+    grey = picture / 255 if dtype == np.uint8 else picture
+    np.testing.assert_allclose(completed["image"], np.where(observed, grey, 0), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"c\['image'\] must be finite floats"):
+        image.check({**completed, "image": picture.astype(int)}, batch=BATCH)
+    with pytest.raises(ValueError, match=r"c\['observed'\] must hide something of every example"):
+        image.check_stored({**c, "observed": np.ones_like(observed)}, batch=BATCH)
+
+
 def test_a_block_is_omitted_from_what_is_seen_of_so_many_examples(key):
     event, n = (10, 10, 1), 2000
     mixed = cvae.Mixed(digit=cvae.Label(5), part=cvae.Image(event, "quadrants_3"))
@@ -429,6 +447,11 @@ def test_mixed_conditions_stand_side_by_side_under_their_own_names():
     np.testing.assert_array_equal(mixed.encode(c), np.concatenate(alone, axis=1))
     np.testing.assert_array_equal(mixed.reveals(c)[1], PICTURE)
     assert MIXED.reveals({"digit": GOOD, "stroke": NUMBERS}) is None
+
+
+def test_a_part_may_have_any_name():
+    condition = cvae.Mixed(**{"self": cvae.Label(3), "named": cvae.Continuous(2)})
+    assert condition.names == ("self", "named")
 
 
 def test_mixed_conditions_refuse_for_their_parts():

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -89,6 +90,26 @@ def test_json_names_every_kind():
 def test_numbers_of_numpy_are_written_too():
     sweep = cvae.Sweep(np.arange(1, 4), betas=np.float32([0.1, 3.0]), learning_rates=np.geomspace(1e-4, 1e-3, 3))
     assert from_json(cvae.Sweep, json.loads(json.dumps(to_json(sweep)))) == sweep
+
+
+def test_small_integers_of_numpy_become_pythons():
+    """Which do not overflow: the largest label of a file of bytes, and one more."""
+    label = cvae.Label(np.array([3, 9], np.uint8).max() + 1)
+    architecture = cvae.Architecture(
+        tuple(np.array([28, 28, 1], np.uint8)), label, np.int8(100), (np.uint8(200),), latent_layers=np.int8(4)
+    )
+    assert type(architecture.condition.num_classes) is type(architecture.latent_size) is type(architecture.hidden[0])
+    model = cvae.make(architecture)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    assert shapes["encoder"]["mlp"]["layers"]["layer_0"]["linear"]["kernel"].shape == (794, 200)
+    assert shapes["encoder"]["head"]["kernel"].shape == (200, 50)
+    assert cvae.Training(epochs=np.int8(100), batch_size=np.uint8(200)) == cvae.Training(epochs=100, batch_size=200)
+
+
+@pytest.mark.parametrize("name", ["label/attribute", "", ".lock", "a\nb", 3])
+def test_a_config_that_is_written_can_be_read(name):
+    with pytest.raises(ValueError, match="models must have names of letters, digits, spaces and"):
+        Config("test", "digits", 0, cvae.Training(), {name: cvae.Architecture()})
 
 
 def test_pictures_that_can_be_halved_pass():

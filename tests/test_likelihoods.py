@@ -150,6 +150,8 @@ def test_inside_jit_dtypes_are_refused_and_values_are_not_looked_at(name):
 
 BAD_NORMALS = {
     "scale": ({"scale": 0.0}, "scale must be a finite number above 0, got 0.0"),
+    "too small": ({"scale": 1e-45}, "scale must be from 1e-15 to 1e\\+15, got 1e-45"),
+    "too large": ({"bounds": (1.0, 1e40)}, r"bounds\[1\] must be from 1e-15 to 1e\+15, got 1e\+40"),
     "word": ({"scale": "learned"}, "scale must be a finite number above 0, got 'learned'"),
     "bound": ({"bounds": (0.0, 1.0)}, r"bounds\[0\] must be a finite number above 0, got 0.0"),
     "infinite bound": ({"bounds": (0.1, float("inf"))}, r"bounds\[1\] must be a finite number above 0, got inf"),

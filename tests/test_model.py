@@ -301,6 +301,12 @@ def test_bad_pictures_are_refused(labelled, x, message):
         labelled.model.encode(labelled.params, x, labelled.c)
 
 
+@pytest.mark.parametrize("architecture", [cvae.Label(10), {}, None])
+def test_a_model_is_made_of_an_architecture(architecture):
+    with pytest.raises(ValueError, match="architecture must be an Architecture, got"):
+        cvae.make(architecture)
+
+
 def test_every_likelihood_has_its_support():
     beyond, infinite = np.full((3, *EVENT), 1.5, np.float32), np.full((3, *EVENT), np.inf, np.float32)
     for likelihood, x, message in (

@@ -884,7 +884,8 @@ SIZES = st.integers(1, 40)
 POSITIVE = st.floats(1e-30, 1e30) | SIZES
 SHARES = st.floats(0, 1) | st.integers(0, 1)
 NAMES = st.text(min_size=1, max_size=5)
-WITHOUT_REPETITION = {"min_size": 1, "max_size": 4, "unique": True}
+WITHOUT_REPETITION = {"min_size": 1, "max_size": 4, "unique_by": lambda value: f"{value:.12g}"}
+SCALES = st.floats(1e-15, 1e15) | SIZES
 FIELDS = {
     cvae.Architecture: (
         {"event_shape": (4, 4, 1), "condition": cvae.Label(3), "hidden": [8, 6], "latent_size": 4},
@@ -950,7 +951,7 @@ FIELDS = {
     ),
     cvae.likelihoods.Normal: (
         {},
-        {"scale": st.none() | POSITIVE, "bounds": st.lists(POSITIVE, min_size=2, max_size=2, unique=True).map(sorted)},
+        {"scale": st.none() | SCALES, "bounds": st.lists(SCALES, min_size=2, max_size=2, unique=True).map(sorted)},
     ),
 }
 # What a field contradicts may be named in its place.

@@ -143,6 +143,15 @@ def test_a_folder_with_another_config_is_refused_and_left_alone(run):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [(None, "run_dir must be a path, got None"), ("x" * 5000, "run_dir must be a path that a file can have, got 'xx")],
+)
+def test_what_is_no_path_is_refused(path, message):
+    with pytest.raises(ValueError, match=message):
+        cvae.load(path)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"run folder must hold a config.json, got none"):

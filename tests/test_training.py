@@ -510,6 +510,23 @@ def test_noise_of_training_is_not_scored():
     assert len({round(loss.train.loss, 3) for loss in losses}) == 3
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation": np.zeros((3, *EVENT), np.uint8)}, r"validation must be a pair, \(x, c\), got a ndarray"),
+        ({"training": {"epochs": 3}}, "training must be a Training, got {'epochs': 3}"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(labelled, data, change, message):
+    with pytest.raises(ValueError, match=message):
+        fit(labelled, data, **change)
+
+
+def test_parameters_that_are_none_are_refused(labelled, data):
+    with pytest.raises(ValueError, match=r"params must be those of model\.init, got a NoneType"):
+        cvae.fit(labelled.model, None, jax.random.key(0), *data, SETTINGS)
+
+
 def test_rows_cannot_be_moved(labelled):
     model = cvae.make(cvae.Architecture((5,), cvae.Nothing(), 2, (6,)))
     rows = np.zeros((20, 5), np.uint8)
