@@ -110,7 +110,7 @@ def mnist_likelihood() -> str:
     lines = [
         f"| mnist, test split | {' | '.join(f'{kind} targets' for kind in kinds)} |",
         f"|---|{'---:|' * len(columns)}",
-        *(f"| {words} | {' | '.join(column[words] for column in columns)} |" for words in columns[0]),
+        *(f"| {words} | {' | '.join(column.get(words, '-') for column in columns)} |" for words in columns[0]),
     ]
     commands = {"dynamic": "", "static": " --targets static --out runs/mnist_likelihood_static"}
     sources = [
@@ -119,12 +119,14 @@ def mnist_likelihood() -> str:
         f"{source(folder / 'summary.json')}."
         for folder, kind in zip(folders, kinds, strict=True)
     ]
+    others = _read(folders[0] / "summary.json")["test"]["cvae"]["classification"]["num_samples"]
     note = (
         "Targets of training are drawn by their grey levels afresh each epoch (dynamic) or once (static: not the file "
         "that is often meant by it, which was drawn by others), those of the test split once. p(x) is the mean over "
-        "the labels of p(x \\| y). ± is the standard error over the test pictures. Diversity is the mean distance of "
-        "two pictures of a class; generated ones are means of p(x \\| z, y), without the noise of single pixels. The "
-        "judge is a support vector machine trained on real pictures."
+        "the labels of p(x \\| y), of which the right one has the samples that are named, and the others have "
+        f"{others}. ± is the standard error over the test pictures. Diversity is the mean distance of two pictures of "
+        "a class; generated ones are means of p(x \\| z, y), without the noise of single pixels. The judge is a "
+        "support vector machine trained on real pictures."
     )
     return "\n".join([*lines, "", note, "", *sources])
 
@@ -140,12 +142,18 @@ def _likelihood(folder: Path) -> dict[str, str]:
         return f"{_estimate(estimate | {'value': -estimate['value']})} nats"
 
     first = f"first {many['examples']:,} pictures"
+    scored = {
+        f"{row['num_samples']:,} importance samples": row,
+        f"{first}, {row['num_samples']:,} samples": few,
+        f"{first}, {many['num_samples']:,} samples": many,
+    }
     return {
-        f"-log p(x \\| y), {row['num_samples']:,} importance samples": nats(row["log_likelihood"]),
-        f"the same, {first}": nats(few["log_likelihood"]),
-        f"the same, {first}, {many['num_samples']:,} importance samples": nats(many["log_likelihood"]),
-        "-log p(x)": nats(row["log_marginal"]),
-        "-ELBO = rate + distortion": nats(row["elbo"]),
+        f"{density}, {words}": nats(found[name])
+        for density, name in (("-log p(x \\| y)", "log_likelihood"), ("-log p(x)", "log_marginal"))
+        for words, found in scored.items()
+        if name in found
+    } | {
+        "-ELBO of p(x \\| y) = rate + distortion": nats(row["elbo"]),
         "rate, KL": f"{_estimate(row['rate'])} nats",
         "distortion": f"{_estimate(row['distortion'])} nats",
         f"active units of {architecture['latent_size']}": f"{row['active_units']['active']}",
@@ -268,6 +276,20 @@ def _layers(folder: str, row: str) -> int:
     return int(layers)
 
 
+def _kept(folder: str, row: str) -> str:
+    """Which epochs of a row's columns were kept: of those with early stopping the one that validated best."""
+    words = []
+    for task in COLUMNS:
+        run = RESULTS / folder / task / row
+        if (run / "summary.json").exists():
+            lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+            stops = _read(run / "config.json")["training"]["patience"] is not None
+            best = min(lines, key=lambda line: line["validation"]["loss"]) if stops else lines[-1]
+            rule = "validated best" if stops else "the last"
+            words.append(f"epoch {best['epoch']} of {len(lines)} ({rule})")
+    return f"Of the {ROWS[row]} was kept {', '.join(words)}. " if words else ""
+
+
 def _words(folder: str, row: str) -> str:
     """What a row is; of several layers of latents, how many."""
     layers = _layers(folder, row)
@@ -314,16 +336,18 @@ def mnist_quadrants() -> str:
             spent = [f"{record['training_seconds'] / 60:.0f}" for record in found if record]
             minutes += [f"{words} ({seen}) {', '.join(spent)}"] if spent else []
     layers = _layers("mnist_quadrants_drawn", "residual")
+    kept = _kept("mnist_quadrants", "record")
     note = (
         "`python -m experiments.mnist_quadrants`; where what is seen was drawn, "
         f"with `--seen drawn --latent-layers {layers} --out runs/mnist_quadrants_drawn`. A file for every row and "
         "column is under [`results/mnist_quadrants`](results/mnist_quadrants) and "
         f"[`results/mnist_quadrants_drawn`](results/mnist_quadrants_drawn): {_machines(*QUADRANTS)}. ± is the standard "
-        f"error over the test pictures. Minutes of training, a column each: {'; '.join(minutes)}. The paper's rows are "
-        "as commonly cited. It does not say how its pixels were made black or white, nor whether those that are seen "
-        "were: its deterministic network agrees with targets drawn by their grey levels, and what is seen left grey. "
-        "So this reading was found by comparing scores of the deterministic network on the test pictures with the "
-        "paper's; nothing else was chosen on them. Drawn too, they tell less, and every score is higher."
+        f"error over the test pictures. Minutes of training, a column each: {'; '.join(minutes)}. {kept}"
+        "The paper's rows are as commonly cited. It does not say how its pixels were made black or white, nor whether "
+        "those that are seen were: its deterministic network agrees with targets drawn by their grey levels, and what "
+        "is seen left grey. So this reading was found by comparing scores of the deterministic network on the test "
+        "pictures with the paper's; nothing else was chosen on them. Drawn too, they tell less, and every score is "
+        "higher."
     )
     return "\n".join([*lines, "", note])
 
