@@ -187,7 +187,8 @@ def outcome(read: Callable[[random.Random], object], random_: random.Random) -> 
         read(random_)
         word = "read"
     except Exception as error:
-        one_line = type(error) is ValueError and "\n" not in str(error)
+        # A ValueError of a library is one by inheritance: a text that cannot be decoded.
+        one_line = type(error) in (ValueError, cvae.checkpoints.Damaged) and "\n" not in str(error)
         word = "refused" if one_line else f"{type(error).__name__}: {str(error)[:200]!r}"
     seconds, grown = time.perf_counter() - began, memory() - before
     if seconds > SECONDS:

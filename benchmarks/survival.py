@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,8 +115,8 @@ def main(settings: Settings) -> int:
         expected = result(whole)
         for number in range(1, settings.runs + 1):
             out = Path(folder) / str(number)
-            killed = []
-            for _ in range(2 if number % 3 == 0 else 1):
+            killed: list[str] = []
+            while len(killed) < (2 if number % 3 == 0 else 1):
                 process, instant = start(out, settings.epochs, cache), random_.uniform(0, takes)
                 try:
                     process.wait(instant)
@@ -123,11 +124,14 @@ def main(settings: Settings) -> int:
                     process.send_signal(signal.SIGKILL)
                     process.communicate()
                     killed.append(f"{instant:.1f} s")
+                else:  # it ended before, which is to be tried again
+                    shutil.rmtree(out)
+                    killed = []
             finish(start(out, settings.epochs, cache))
             found = difference(expected, result(out))
             same, kills = same + (found is None), kills + len(killed)
             words = "the same" if found is None else f"other {found}"
-            print(f"{number}: killed after {', '.join(killed) or 'its end'}: {words}", flush=True)
+            print(f"{number}: killed after {', '.join(killed)}: {words}", flush=True)
     print(f"{same} of {settings.runs} bit-identical, {kills} killed in the middle")
     config = {"runs": settings.runs, "epochs": settings.epochs, "seed": settings.seed}
     settings.out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 config.json      what was asked for, enough to build the models again
 metrics.jsonl    one line an epoch a model
-summary.json     the figures on the test split, with versions, commit and machine; there once the run is finished
+summary.json     the figures on the test split, with versions, commit and machine; there once the run was finished
 checkpoints/     the parameters of each model, by name
 progress/        what a fit goes on from, by model and epoch: the newest three checkpoints and the best
 figures/         pictures
@@ -98,7 +98,16 @@ def start(folder: Path, config: Config, *, fresh: bool = False) -> None:
         (folder / part).mkdir(exist_ok=True)
     if config.sweep is None:
         (folder / "metrics.jsonl").touch()
-    (folder / "summary.json").unlink(missing_ok=True)
+
+
+def check_discardable(folder: Path) -> None:
+    """Refuse a folder that holds something that is no run; touches nothing.
+
+    Raises: ValueError.
+    """
+    checks.require(not folder.exists() or folder.is_dir(), "run folder", "be a folder", f"a file at {folder}")
+    if not _holds_nothing(folder):
+        read_config(folder)  # many programs write a config.json: only in a run's own folder is anything deleted
 
 
 def discard(folder: Path) -> list[str]:
@@ -108,9 +117,7 @@ def discard(folder: Path) -> list[str]:
         ValueError: the folder holds something that is no run.
         OSError: something cannot be deleted; names it.
     """
-    if _holds_nothing(folder):
-        return []
-    read_config(folder)  # many programs write a config.json: only in a run's own folder is anything deleted
+    check_discardable(folder)
     lines = []
     metrics = folder / "metrics.jsonl"
     if metrics.exists():
@@ -375,6 +382,22 @@ def write_text(path: Path, text: str) -> None:
 def save(folder: Path, model: str, params: Params) -> None:
     """Save the parameters of one of the run's models."""
     checkpoints.save(folder / "checkpoints" / model, params)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a finished run.
+
+    Raises:
+        ValueError: the run is not finished, or its summary is damaged or does not say where the run came from.
+    """
+    path = folder / "summary.json"
+    checks.require(path.is_file(), "run folder", "hold a summary.json, as a finished run does", f"none at {folder}")
+    summary = read_json(path)
+    checks.require(isinstance(summary, dict), str(path), "be an object", checks.shown(summary))
+    missing = {"experiment", "dataset", "seed", "date", "commit", "versions", "machine"} - summary.keys()
+    checks.require(not missing, "summary.json", "say where the run came from", f"no {sorted(missing)}")
+    found: dict[str, Any] = summary
+    return found
 
 
 def read_config(folder: Path) -> Config:

@@ -31,7 +31,8 @@ def run(main: Callable[[Settings], object], settings: type[Settings], descriptio
     try:
         main(parsed)
     except cvae.runs.Stopped as stopped:
-        print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        without = ", without --fresh," if "--fresh" in sys.argv else ""
+        print(f"{stopped}; the same command{without} goes on from there", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except ValueError as error:
         if not _is_ours(error):

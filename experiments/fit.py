@@ -213,10 +213,10 @@ def main(settings: Settings) -> Path:
     print("".join(f"{line}\n" for line in planned.taken.said), end="", flush=True)
     name, architecture = next(iter(planned.config.models.items()))
     model = own.in_units(cvae.make(architecture), planned.taken.units.log_std)
-    if study.is_finished(planned.out, settings):
+    if study.is_finished(planned.out, settings, planned.parts):
         return planned.out
     parts = planned.parts
-    with study.Study(planned.config, planned.out, settings) as run:
+    with study.Study(planned.config, planned.out, settings, planned.parts) as run:
         cvae.runs.write_json(planned.out / "preprocessing.json", study.plain(planned.taken.record))
         fit_key, test_key, draw_key = jax.random.split(jax.random.key(planned.config.seed), 3)
         trained = run.fit(name, fit_key, parts["train"], parts["validation"], model=model)

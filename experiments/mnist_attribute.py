@@ -185,9 +185,9 @@ def main(settings: Settings) -> Path:
     import jax
 
     splits, config, out = plan(settings)
-    if study.is_finished(out, settings):
+    if study.is_finished(out, settings, splits):
         return out
-    with study.Study(config, out, settings) as run:
+    with study.Study(config, out, settings, splits) as run:
         fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 3)
         asked = splits["test"][1]["stroke"]
         trained, test, drawn = {}, {}, {}

@@ -11,7 +11,6 @@ real ones. Numbers go to RUN_fidelity, a run folder of its own.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,8 @@ class Settings:
     """source of all randomness"""
     data_dir: Path | None = None
     """folder of prepared data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if left out"""
+    out: Path | None = None
+    """run folder; RUN_fidelity if left out, and what it held before is replaced"""
 
 
 def main(settings: Settings) -> Path:
@@ -56,7 +57,11 @@ def main(settings: Settings) -> Path:
     trained_in = provenance(settings.run)
     dataset = cvae.data.load(config.dataset, settings.data_dir)
     asked = replace(config, experiment="mnist_fidelity", seed=settings.seed)
-    out = settings.run.with_name(f"{settings.run.name}_fidelity")
+    out = settings.out or settings.run.absolute().with_name(f"{settings.run.absolute().name}_fidelity")
+    cvae.runs.check_discardable(out)
+    if out.exists():
+        with cvae.runs.Lock(out):
+            cvae.runs.discard(out)
     with study.Study(asked, out) as kept:
         label = np.repeat(np.arange(dataset.num_classes), settings.generated)
         draw = jax.jit(cvae.sample, static_argnums=0)
@@ -77,7 +82,7 @@ def main(settings: Settings) -> Path:
             rows.append({"temperature": temperature} | measured(reader, pictures, label, settings.seed))
             print(line(f"temperature {temperature:g}", rows[-1]), flush=True)
         real = measured(reader, dataset.test.x, dataset.test.label, settings.seed)
-        kept.keep(generated=rows, real=real, pictures=len(label), trained_in=trained_in)
+        kept.keep(generated=rows, real=real, pictures=len(label), trained_in=trained_in, model=settings.model)
         print(line("real pictures", real))
         print(f"\n{dataset.name}; all of it in {out / 'summary.json'}")
     return out
@@ -94,9 +99,7 @@ def measured(reader: Any, x: np.ndarray, label: np.ndarray, seed: int) -> dict[s
 
 def provenance(run: Path) -> dict[str, Any]:
     """Which run the model came from, as its own summary says."""
-    path = run / "summary.json"
-    cvae.checks.require(path.is_file(), "--run", "be the folder of a finished run", f"no summary.json at {run}")
-    summary = json.loads(path.read_text())
+    summary = cvae.runs.read_summary(run)
     return {name: summary[name] for name in ("experiment", "commit", "date")}
 
 

@@ -181,9 +181,9 @@ def main(settings: Settings) -> Path:
     import jax
 
     dataset, config, out = plan(settings)
-    if study.is_finished(out, settings):
+    if study.is_finished(out, settings, dataset):
         return out
-    with study.Study(config, out, settings) as run:
+    with study.Study(config, out, settings, dataset) as run:
         fit_key, mask_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
         model = cvae.make(config.models["cvae"])
         trained = run.fit("cvae", fit_key, stored(model, dataset.train), stored(model, dataset.validation))

@@ -116,9 +116,9 @@ def main(settings: Settings) -> Path:
     import jax
 
     dataset, config, out = plan(settings)
-    if study.is_finished(out, settings):
+    if study.is_finished(out, settings, dataset):
         return out
-    with study.Study(config, out, settings) as run:
+    with study.Study(config, out, settings, dataset) as run:
         init_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
         trained, test = {}, {}
         for name, architecture in config.models.items():

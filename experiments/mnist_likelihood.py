@@ -174,9 +174,9 @@ def main(settings: Settings) -> Path:
     import jax
 
     dataset, config, out = plan(settings)
-    if study.is_finished(out, settings):
+    if study.is_finished(out, settings, dataset):
         return out
-    with study.Study(config, out, settings) as run:
+    with study.Study(config, out, settings, dataset) as run:
         fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 3)
         train, validation, test = (examples(config, part) for part in (dataset.train, dataset.validation, dataset.test))
         trained = run.fit("cvae", fit_key, train, validation)

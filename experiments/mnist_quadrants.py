@@ -38,7 +38,6 @@ OUT came to.
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -92,7 +91,8 @@ class Models:
     hidden: tuple[int, ...] | None = None
     """widths of the hidden layers, or of the residual blocks"""
     latents: int | None = None
-    """number of latent dimensions, of all layers together; 0 is the deterministic network"""
+    """number of latent dimensions, of all layers together; 0 is the deterministic network, which has none whatever is
+    said here, nor layers, a prior or a guess"""
     latent_layers: int | None = None
     """layers of latents, each given those above it (a ladder)"""
     prior: Literal["learned", "standard"] | None = None
@@ -224,8 +224,12 @@ def plan(settings: Settings) -> tuple[Dataset, list[Plan], Path]:
     smoke, measuring, models = settings.output.smoke, settings.measuring, settings.models
     require = cvae.checks.require
     cvae.checks.whole_number("--samples", measuring.samples)
-    cvae.checks.whole_number("--many-samples", measuring.many_samples, least=0)
+    many = cvae.checks.whole_number("--many-samples", measuring.many_samples, least=0)
+    rule = f"be more than --samples, {measuring.samples}, or 0"
+    require(many == 0 or many > measuring.samples, "--many-samples", rule, many)
     cvae.checks.whole_number("--pictures", measuring.pictures, least=2)
+    protocol, seen = settings.task.protocol, settings.task.seen
+    require(protocol == "binary" or seen == "grey", "--seen", "be grey with --protocol grey", seen)
     for name, values in (("--quadrants", settings.task.quadrants), ("--rows", models.rows)):
         require(len(values) > 0, name, "name at least one", "none")
         require(len(set(values)) == len(values), name, "name every one once", " ".join(map(str, values)))
@@ -240,6 +244,10 @@ def plan(settings: Settings) -> tuple[Dataset, list[Plan], Path]:
             plans.append(Plan(task, row, config, out / task / row))
     for planned in plans:
         study.check_free(planned.out, planned.config, settings.output)
+        if (planned.out / "summary.json").exists() and not settings.output.fresh:
+            split_there = cvae.runs.read_summary(planned.out).get("split")
+            rule = f"be {split_there}, as in {planned.out}, or have another --out"
+            require(split_there == measuring.split, "--split", rule, measuring.split)
         model = cvae.make(planned.config.models["cvae"])
         cvae.training.check_fit(
             model, *examples(planned.config, dataset.train.x, dataset.train.x), planned.config.training
@@ -305,8 +313,9 @@ def split(dataset: Dataset) -> Dataset:
 def main(settings: Settings) -> Path:
     """Train and measure every row that is not there yet, and write the table; returns the folder."""
     dataset, plans, out = plan(settings)
+    data = cvae.runs.digest(dataset)
     for planned in plans:
-        if (planned.out / "summary.json").exists() and not settings.output.fresh:
+        if not settings.output.fresh and is_found(planned, data):
             print(f"{planned.task} {planned.row}: found in {planned.out}")
             measure_more(settings, dataset, planned)
         else:
@@ -320,12 +329,18 @@ def main(settings: Settings) -> Path:
     return out
 
 
+def is_found(planned: Plan, data: str) -> bool:
+    """Whether a row is finished, on the very pictures of this digest."""
+    there = (planned.out / "summary.json").exists()
+    return there and cvae.runs.read_summary(planned.out).get("data") == data
+
+
 def make_row(settings: Settings, dataset: Dataset, planned: Plan) -> None:
     """Train a row, measure it, draw its figures."""
     import jax
 
     task, name, config, out = planned
-    with study.Study(config, out, alone(settings, planned)) as run:
+    with study.Study(config, out, alone(settings, planned), dataset) as run:
         fit_key, guess_key, test_key, _ = jax.random.split(jax.random.key(config.seed), 4)
         train, validation = examples(config, dataset.train.x, dataset.train.x), held_out(config, dataset, "validation")
         histories, parts = {}, {}
@@ -373,15 +388,16 @@ def measure_more(settings: Settings, dataset: Dataset, planned: Plan) -> None:
     """Score a finished row by the estimators that are asked for and not there yet."""
     import jax
 
-    summary = json.loads((planned.out / "summary.json").read_text())
-    split = summary["split"]
-    missing = [e for e in estimators(planned.config, settings.measuring) if e.name not in summary[split]]
-    if not missing:
-        return
+    split = settings.measuring.split
     with cvae.runs.Lock(planned.out):
+        summary = cvae.runs.read_summary(planned.out)
+        held = held_out(planned.config, dataset, split)
+        asked = {e: len(held[0][: e.only]) for e in estimators(planned.config, settings.measuring)}
+        missing = [e for e, count in asked.items() if summary[split].get(e.name, {}).get("pictures") != count]
+        if not missing:
+            return
         model, params, config = cvae.runs.load(planned.out, "cvae")
         key = jax.random.split(jax.random.key(config.seed), 4)[2]
-        held = held_out(config, dataset, split)
         trained = study.Trained(model, params, [])
         summary[split] |= study.plain(measure(trained, key, held, missing, settings.measuring.pictures))
         summary["options"] = study.options(alone(settings, planned))
@@ -483,7 +499,7 @@ def collect(out: Path) -> list[dict[str, Any]]:
     order = [*TASKS.values(), "top_half"], list(ROWS)
     records = []
     for path in sorted(out.glob("*/*/summary.json")):
-        summary = json.loads(path.read_text())
+        summary = cvae.runs.read_summary(path.parent)
         scores = summary[summary["split"]]
         record = {
             "task": summary["task"],
@@ -518,6 +534,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
             words = words or name.replace("importance_sampling_", "IS, S = ").replace("monte_carlo_", "MC, S = ")
             if (count := record[f"{name}_pictures"]) < everything:
                 words = f"{words.removesuffix('_of_first')}, first {count:,} pictures"
+            words += ", validation" if record["split"] == "validation" else ""
             cell = f"{record[name]:.2f} ± {record[f'{name}_error']:.2f}"
             lines.setdefault((record["row"], words), {})[record["task"]] = cell
     head = ["row", "estimate", *tasks]

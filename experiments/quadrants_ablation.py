@@ -11,7 +11,6 @@ OUT/VARIANT holds the runs, OUT/table.md and table.json the comparison.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -88,7 +87,7 @@ def main(settings: Settings) -> Path:
         mnist_quadrants.plan(each)
     for each in asked.values():
         mnist_quadrants.main(each)
-    rows = collect(out)
+    rows = [row for row in collect(out) if row["task"] == mnist_quadrants.TASKS[settings.quadrants]]
     cvae.runs.write_json(out / "table.json", rows)
     (out / "table.md").write_text(markdown(rows))
     print("\n" + markdown(rows))
@@ -100,13 +99,13 @@ def collect(out: Path) -> list[dict[str, Any]]:
     rows = []
     for name, (words, _) in VARIANTS.items():
         for path in sorted((out / name).glob("*/residual/summary.json")):
-            summary = json.loads(path.read_text())
+            summary = cvae.runs.read_summary(path.parent)
             scores = summary[summary["split"]]
             row = {"variant": name, "words": words, "task": summary["task"], "epochs": summary["epochs"]}
             for estimate in ESTIMATES:  # a GSNN's encoder has learned nothing: it has no importance sampling
                 row[estimate] = scores[estimate]["nll"] if estimate in scores else None
             row["rate"] = scores["rate"]["value"] if "rate" in scores else None
-            rows.append(row | {"seconds": summary["seconds"]["cvae"]})
+            rows.append(row | {"seconds": sum(v for name, v in summary["seconds"].items() if name != "total")})
     return rows
 
 

@@ -102,9 +102,9 @@ class Trained(NamedTuple):
         return sum(epoch.seconds for epoch in self.history)
 
 
-def facts(train: Examples) -> dict[str, Any]:
-    """What must be the same where training goes on: the versions of what computes, and the training examples."""
-    return {"versions": cvae.runs.versions() | {"cvae": cvae.__version__}, "data": cvae.runs.digest(train)}
+def facts(*examples: Examples) -> dict[str, Any]:
+    """What must be the same where training goes on: the versions of what computes, and the examples it is given."""
+    return {"versions": cvae.runs.versions() | {"cvae": cvae.__version__}, "data": cvae.runs.digest(examples)}
 
 
 def options(settings: Any) -> dict[str, Any]:
@@ -120,17 +120,22 @@ def check_free(out: Path, config: Config, output: Keeping) -> None:
     """Refuse a run folder that holds another run, unless that is to go, and checkpoints at no number of epochs."""
     if output.save_every is not None:
         cvae.checks.whole_number("--save-every", output.save_every)
-    if not output.fresh:
+    if output.fresh:
+        cvae.runs.check_discardable(out)
+    else:
         cvae.runs.check_free(out, config)
 
 
-def is_finished(out: Path, settings: Any) -> bool:
-    """Whether the run folder holds the summary of this very command, which is then said; not if it is to go."""
+def is_finished(out: Path, settings: Any, data: Any) -> bool:
+    """Whether the run folder holds the summary of this very command on these arrays, which is then said.
+
+    Not if it is to go.
+    """
     path = out / "summary.json"
     if settings.output.fresh or not path.exists():
         return False
-    summary = cvae.runs.read_json(path)
-    if summary.get("options") != options(settings):
+    summary = cvae.runs.read_summary(out)
+    if summary.get("options") != options(settings) or summary.get("data") != cvae.runs.digest(data):
         return False
     print(f"finished already, {summary['date']}: {path}; --fresh starts over")
     return True
@@ -143,9 +148,10 @@ class Study:
     holds it until the end, so that no second process writes there.
     """
 
-    def __init__(self, config: Config, out: Path, settings: Any = None):
-        """Take hold of the folder; `settings` are the command's, with `output`, None where it has no checkpoints."""
+    def __init__(self, config: Config, out: Path, settings: Any = None, data: Any = None):
+        """Take hold of the folder; `settings` are the command's, with `output`, and `data` the arrays it has read."""
         output = Keeping() if settings is None else settings.output
+        self.data = cvae.runs.digest(data)
         self.config, self.out, self.save_every = config, out, output.save_every
         self.options = {} if settings is None else options(settings)
         self.began = time.perf_counter()
@@ -187,9 +193,14 @@ class Study:
             init_key, fit_key = jax.random.split(key)
         model, training = model or cvae.make(self.config.models[name]), training or self.config.training
         params = jax.jit(model.init)(init_key) | (parts or {})
+        if (self.out / "checkpoints" / name).exists() and not (self.out / "progress" / name).exists():
+            print(
+                f"{name} is trained again: of its training there is no checkpoint in {self.out / 'progress'}",
+                flush=True,
+            )
         with interruption.deferred() as asked:
             keeper = cvae.runs.Keeper(
-                self.out, name, params, training, facts(train), save_every=self.save_every, asked=asked
+                self.out, name, params, training, facts(train, validation), save_every=self.save_every, asked=asked
             )
             if keeper.progress is not None:
                 epochs = len(keeper.progress.history)
@@ -225,7 +236,7 @@ class Study:
         results["seconds"] = results.get("seconds", {}) | {"total": time.perf_counter() - self.began}
         config = self.config
         summary = {"experiment": config.experiment, "dataset": config.dataset, "seed": config.seed}
-        summary |= plain(results) | {"options": self.options} | self.provenance
+        summary |= plain(results) | {"options": self.options, "data": self.data} | self.provenance
         cvae.runs.write_json(self.out / "summary.json", summary)
         return summary
 

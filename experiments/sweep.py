@@ -233,7 +233,7 @@ def named(types: Types, shape: tuple[int, ...], classes: int, stroke: Any) -> li
 def run(experiment: str, settings: Settings) -> Path:
     """Train and score the members that are not finished, then table and draw all; returns the run folder."""
     asked = plan(experiment, settings)
-    with study.Study(asked.config, asked.out, settings) as kept:
+    with study.Study(asked.config, asked.out, settings, asked.dataset) as kept:
         sweep_results.clear(asked)
         finished = complete(asked, kept)
         sweep_results.report(asked, kept, finished)
@@ -270,8 +270,9 @@ def complete(asked: Plan, kept: study.Study) -> dict[str, list[Finished]]:
                 model, fit_members = cvae.make(architecture), cvae.sweeps.fit_members
                 # An epoch that is thrown away, so that nobody's seconds hold the compilation.
                 once, at_once = replace(training, epochs=1), asked.at_once or cvae.sweeps.side_by_side()
+                first = groups(members, missing, at_once)[0]
                 bar.set_postfix_str("compiling")
-                fit_members(model, missing[:at_once], x, c, once, at_once=at_once, progress=False)
+                fit_members(model, first, x, c, once, at_once=len(first), progress=False)
                 bar.set_postfix_str("")
                 with interruption.deferred() as stop:
                     for group in groups(members, missing, at_once):

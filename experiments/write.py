@@ -74,7 +74,7 @@ def main(settings: Settings) -> Path:
     """Write the text into a PNG; returns its path."""
     cvae.checks.whole_number("--hands", settings.hands)
     cvae.checks.seed("--seed", settings.seed)
-    cvae.checks.require(settings.temperature >= 0, "--temperature", "be at least 0", settings.temperature)
+    cvae.checks.finite_number("--temperature", settings.temperature, least=0)
     run = find_run(settings.run)
     dataset = cvae.runs.read_config(run).dataset
     label = labels_of(settings.text, dataset)

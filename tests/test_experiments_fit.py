@@ -15,7 +15,8 @@ from sklearn.datasets import load_digits
 
 import cvae
 from experiments import command, fit, own
-from tests.commands import ROOT
+from tests.commands import ROOT, assert_refused
+from tests.commands import call as call_module
 from tests.commands import run as run_module
 
 QUICK = ["--hidden", "16", "--latents", "2", "--num-samples", "20"]
@@ -410,3 +411,18 @@ def test_help_is_quick_and_imports_no_jax(tmp_path):
         assert f"--{option} " in result.stdout
     code = "import sys, experiments.fit; sys.exit('jax' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_other_arrays_under_the_same_name_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    command_line = ["--data", "mine.npz", "--x", "x", *QUICK, "--epochs", "2", "--out", "run"]
+    np.savez("mine.npz", x=rng.random((60, 5), np.float32))
+    assert call_module(fit, *command_line).returncode == 0
+    assert "finished already" in call_module(fit, *command_line).stdout
+    summary = summary_of(tmp_path / "run")
+    np.savez("mine.npz", x=rng.random((60, 5), np.float32))
+    assert_refused(
+        call_module(fit, *command_line), "run folder must be gone on with as it was begun, got run/progress/"
+    )
+    assert summary_of(tmp_path / "run") == summary

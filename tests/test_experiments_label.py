@@ -1,6 +1,7 @@
 """The article's experiment: a run on a machine without MNIST, a second one, what it writes and draws."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 import cvae
+from benchmarks import survival
 from experiments import mnist_label, pictures, study, write
 from tests.commands import assert_refused, call, run
 from tests.conftest import weights
@@ -135,3 +137,31 @@ def test_plane_takes_the_latents_that_vary_most():
     points, axes = pictures.plane(means)
     assert axes == (1, 3)
     np.testing.assert_array_equal(points, means[:, [1, 3]])
+
+
+def test_a_refused_command_leaves_the_summary(finished, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    monkeypatch.setattr(cvae, "__version__", "0.0.1")
+    before = (run / "summary.json").read_text()
+    result = call(mnist_label, "--dataset", "digits", *SHORT, "--digit", "3", "--out", str(run))
+    assert_refused(result, "not '0.0.1'; --fresh starts over")
+    assert (run / "summary.json").read_text() == before
+
+
+def test_what_is_trained_again_for_want_of_checkpoints_is_said(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "progress")
+    result = call(mnist_label, "--dataset", "digits", *SHORT, "--digit", "3", "--out", str(run))
+    assert result.returncode == 0, result.stderr
+    assert "cvae is trained again: of its training there is no checkpoint in" in result.stdout
+    assert survival.difference(survival.result(run), survival.result(finished)) in (None, "summary")
+
+
+def test_a_folder_of_something_else_is_refused_and_nothing_is_left_there(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    for fresh in ([], ["--fresh"]):
+        result = call(mnist_label, "--dataset", "digits", *SHORT, *fresh, "--out", str(tmp_path))
+        assert_refused(result, "run folder must hold a config.json, got none")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

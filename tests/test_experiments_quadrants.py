@@ -104,6 +104,31 @@ def test_a_second_call_finds_what_is_there(finished, capsys):
     assert "| deterministic | exact |" in printed
 
 
+def test_a_row_is_of_one_split(finished):
+    asked = settings(finished)
+    asked = replace(asked, measuring=replace(asked.measuring, split="validation"))
+    with pytest.raises(ValueError, match=r"--split must be test, as in .*, or have another --out, got validation"):
+        mnist_quadrants.main(asked)
+
+
+def test_a_row_of_other_pictures_is_not_found(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "quadrants_3" / "gsnn", folder / "quadrants_3" / "gsnn")
+    dataset, (planned,), _ = mnist_quadrants.plan(settings(folder, rows=("gsnn",)))
+    assert mnist_quadrants.is_found(planned, cvae.runs.digest(dataset))
+    other = dataset._replace(test=dataset.test._replace(x=255 - dataset.test.x))
+    assert not mnist_quadrants.is_found(planned, cvae.runs.digest(other))
+
+
+def test_other_first_pictures_are_scored_too(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "quadrants_3" / "gsnn", folder / "quadrants_3" / "gsnn")
+    asked = settings(folder, rows=("gsnn",))
+    mnist_quadrants.main(replace(asked, measuring=replace(asked.measuring, pictures=30)))
+    found = summary(folder, "gsnn")["test"]
+    assert {name: score["pictures"] for name, score in found.items()} == {"monte_carlo_50": 300, "monte_carlo_100": 30}
+
+
 def test_a_second_call_adds_the_estimates_it_lacks(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished / "quadrants_3" / "gsnn", folder / "quadrants_3" / "gsnn")

@@ -35,7 +35,7 @@ BAD_TEXT = {
     "a letter": (["20a6"], "text must hold only what the model was trained on, 0123456789, got 'a' in '20a6'"),
     "nothing": ([""], "text must hold at least one character"),
     "no hands": (["1", "--hands", "0"], "--hands must be a whole number of at least 1, got 0"),
-    "cold": (["1", "--temperature", "-1"], "--temperature must be at least 0, got -1.0"),
+    "cold": (["1", "--temperature", "-1"], "--temperature must be a finite number of at least 0, got -1.0"),
     "seed": (["1", "--seed", "-1"], "--seed must be a whole number of at least 0, got -1"),
     "not a png": (["1", "--out", "page.pdf"], "--out must end in .png, got 'page.pdf'"),
 }
