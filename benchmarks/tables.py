@@ -163,8 +163,8 @@ def _likelihood(folder: Path) -> dict[str, str]:
         "expected calibration error": f"{_estimate(classification['expected_calibration_error'], scale=100)} %",
         "generated digits that a judge reads as asked": f"{_estimate(agreement['generated'], scale=100)} %",
         "real digits that the same judge reads rightly": f"{_estimate(agreement['real'], scale=100)} %",
-        "diversity within a class, generated": _estimate(diversity["generated"]),
-        "diversity within a class, real": _estimate(diversity["real"]),
+        "diversity within a class, generated": f"{diversity['generated']['value']:.1f}",
+        "diversity within a class, real": f"{diversity['real']['value']:.1f}",
     }
 
 
@@ -175,7 +175,7 @@ def mnist_fidelity() -> str:
     lines = ["| pictures | read as asked | diversity within a class |", "|---|---:|---:|"]
     rows = [(f"generated, temperature {row['temperature']:g}", row) for row in summary["generated"]]
     for name, row in [*rows, ("real, test split", summary["real"])]:
-        lines.append(f"| {name} | {_estimate(row['agreement'], scale=100)} % | {_estimate(row['diversity'])} |")
+        lines.append(f"| {name} | {_estimate(row['agreement'], scale=100)} % | {row['diversity']['value']:.1f} |")
     note = f"`python -m experiments.mnist_fidelity`, of the model above: {source(path)}."
     return "\n".join([*lines, "", note])
 
