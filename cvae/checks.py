@@ -38,7 +38,7 @@ def whole_number(name: str, value: object, least: int = 1, bits: int = 31) -> in
 
     Returns it as Python's own: sums and products of NumPy's small ones overflow. Compiled programs count with 31 bits.
     """
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    is_whole = _is_a(Integral, value) and int(value) >= least  # type: ignore[call-overload]
     require(is_whole, name, f"be a whole number of at least {least}", shown(value))
     number: int = int(value)  # type: ignore[call-overload]
     require(number < 2**bits, name, f"be below 2**{bits}", shown(value))
@@ -50,10 +50,15 @@ def seed(name: str, value: object) -> int:
     return whole_number(name, value, least=0, bits=32)
 
 
+def _is_a(kind: type, value: object) -> bool:
+    """Whether a value is a number of this kind; a truth value is none, nor is a span of time, which NumPy calls one."""
+    return isinstance(value, kind) and not isinstance(value, bool | np.timedelta64)
+
+
 def _float(value: object) -> float:
     """A number as a float; NaN for what is none, and for a whole number that no float is as large as."""
     try:
-        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+        return float(value) if _is_a(Real, value) else math.nan  # type: ignore[arg-type]
     except OverflowError:
         return math.nan
 

@@ -86,9 +86,7 @@ def shape(name: str, event_shape: Any) -> tuple[int, ...]:
     """The shape of one example as a tuple; refuses what is none."""
     axes = checks.several(name, event_shape)
     checks.require(len(axes) > 0, name, "name at least one axis", "()")
-    for axis, size in enumerate(axes):
-        checks.whole_number(f"{name}[{axis}]", size)
-    return axes
+    return tuple(checks.whole_number(f"{name}[{axis}]", size) for axis, size in enumerate(axes))
 
 
 def fixed(name: str, event_shape: tuple[int, ...]) -> np.ndarray | None:

@@ -106,6 +106,20 @@ def test_small_integers_of_numpy_become_pythons():
     assert cvae.Training(epochs=np.int8(100), batch_size=np.uint8(200)) == cvae.Training(epochs=100, batch_size=200)
 
 
+@pytest.mark.parametrize("size", [np.timedelta64(3, "s"), True, np.True_, 2.0, "3"])
+def test_what_is_no_whole_number_is_refused(size):
+    """A span of time is an integer to NumPy."""
+    with pytest.raises(ValueError, match="latent_size must be a whole number of at least 0"):
+        cvae.Architecture(latent_size=size)
+    with pytest.raises(ValueError, match=r"event_shape\[0\] must be a whole number of at least 1"):
+        cvae.masks.fixed("left_half", (size, 4))
+
+
+def test_a_span_of_time_is_no_weight():
+    with pytest.raises(ValueError, match="beta must be a finite number above 0"):
+        cvae.Training(beta=np.timedelta64(3, "s"))
+
+
 @pytest.mark.parametrize("name", ["label/attribute", "", ".lock", "a\nb", 3])
 def test_a_config_that_is_written_can_be_read(name):
     with pytest.raises(ValueError, match="models must have names of letters, digits, spaces and"):

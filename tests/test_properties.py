@@ -899,8 +899,7 @@ FIELDS = {
             "body": st.sampled_from(("plain", "residual", "convolutional")),
             "conditioning": st.sampled_from(("film", "concat_all")),
             "prior": st.sampled_from(("standard", "learned")),
-            "likelihood": st.builds(cvae.likelihoods.Normal, SCALES)
-            | st.just(cvae.likelihoods.ContinuousBernoulli()),
+            "likelihood": st.builds(cvae.likelihoods.Normal, SCALES) | st.just(cvae.likelihoods.ContinuousBernoulli()),
             "latent_layers": st.sampled_from((1, 2, 4)),
             "guess": st.just(False),
         },
