@@ -339,7 +339,8 @@ def mnist_quadrants() -> str:
     kept = _kept("mnist_quadrants", "record")
     note = (
         "`python -m experiments.mnist_quadrants`; where what is seen was drawn, "
-        f"with `--seen drawn --latent-layers {layers} --out runs/mnist_quadrants_drawn`. A file for every row and "
+        f"with `--seen drawn --rows deterministic residual --latent-layers {layers} "
+        "--out runs/mnist_quadrants_drawn`. A file for every row and "
         "column is under [`results/mnist_quadrants`](results/mnist_quadrants) and "
         f"[`results/mnist_quadrants_drawn`](results/mnist_quadrants_drawn): {_machines(*QUADRANTS)}. ± is the standard "
         f"error over the test pictures. Minutes of training, a column each: {'; '.join(minutes)}. {kept}"
