@@ -59,6 +59,9 @@ def main(settings: Settings) -> Path:
     asked = replace(config, experiment="mnist_fidelity", seed=settings.seed)
     out = settings.out or settings.run.absolute().with_name(f"{settings.run.absolute().name}_fidelity")
     cvae.runs.check_discardable(out)
+    if (out / "config.json").exists():  # a trained model must not go for the measuring of another
+        there = cvae.runs.read_config(out).experiment
+        checks.require(there == "mnist_fidelity", "--out", "hold a run of mnist_fidelity or none", f"one of {there}")
     if out.exists():
         with cvae.runs.Lock(out):
             cvae.runs.discard(out)

@@ -37,3 +37,9 @@ def test_bad_options_are_refused(trained, tmp_path, options, message):
     run = tmp_path / options["run"] if "run" in options else trained
     with pytest.raises(ValueError, match=message):
         mnist_fidelity.main(mnist_fidelity.Settings(**{"run": run} | {k: v for k, v in options.items() if k != "run"}))
+
+
+def test_a_trained_run_is_never_replaced(trained):
+    with pytest.raises(ValueError, match="--out must hold a run of mnist_fidelity or none, got one of mnist_label"):
+        mnist_fidelity.main(mnist_fidelity.Settings(run=trained, out=trained))
+    assert (trained / "checkpoints" / "cvae").is_dir()
