@@ -1,15 +1,20 @@
-"""Checkpoints: a tree of arrays to disk and back, through Orbax; one, or a series as it changes. Knows no models."""
+"""Checkpoints: trees of arrays on disk, written by Orbax, with digests that reveal damage. Knows no models.
+
+`Checkpointer` writes the progress of a fit, in the background; `save_tree` and `load_tree` final parameters. The files
+are Orbax's standard ones, so that Orbax alone can read them. Beside them lies `sha256.json`, a digest of each file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import logging
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,310 +25,302 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from cvae import checks
-from cvae.silence import quiet
 
-LONGEST = 300  # characters of a foreign error
-FULL = 2**20  # bytes; a disk with less room is full
-NEWEST = 3  # checkpoints of a series that are kept, besides the best
-OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)  # not the file's fault, but the process's
-
-
-class Damaged(ValueError):  # noqa: N818
-    """A checkpoint is not what was saved."""
+MANIFEST = "sha256.json"
+UNSIGNED = (MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")  # of Orbax: written after the rest, hold no arrays
+NEWEST = 3  # checkpoints that are preserved, besides the best
+FULL = 2**20  # bytes; a disk with less free space is full
+PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)  # errors that damage no file
 
 
-def save(folder: Path, params: Any) -> None:
-    """Write the arrays into `folder`, replacing what it held, which is there until the new are whole.
-
-    Raises:
-        OSError: it cannot be written; what it held is left as it was.
-    """
-    new, old = (folder.with_name(f".{folder.name}.{age}") for age in ("new", "old"))
-    try:
-        with quiet("orbax"), ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
-            checkpointer.save(new.absolute(), args=_packed(params, {}), force=True)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except Exception as error:  # of many kinds, by what was being written
-        raise OSError(f"parameters cannot be written to {folder}: {_cause(folder.parent, error)}") from error
-
-
-def restore(folder: Path, like: Any) -> Any:
-    """Read the arrays of `folder`, which are those that were saved to the bit.
-
-    Args:
-        folder: what `save` wrote.
-        like: the tree that is expected, of arrays or of `jax.ShapeDtypeStruct`.
-
-    Raises:
-        ValueError: there is no checkpoint, it cannot be read, or a leaf is missing, unexpected, or has another
-            shape or dtype than expected; the message names it.
-    """
-    checks.require(folder.is_dir(), "checkpoint", "be a folder", f"nothing at {folder}")
-    with quiet("orbax"), ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
-
-        def read(**items: Any) -> Any:
-            return checkpointer.restore(folder.absolute(), args=ocp.args.Composite(**items))
-
-        def metadata() -> Any:
-            return checkpointer.metadata(folder.absolute()).item_metadata
-
-        arrays = _arrays(read, metadata, _saved(read, folder), like, folder)
-    return jax.tree.map(jnp.asarray, arrays)
-
-
-class Found(NamedTuple):
-    """A checkpoint of a series, read back."""
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read back."""
 
     step: int
-    arrays: Any
+    tree: Any
     record: dict[str, Any]
 
 
-class Series:
-    """Checkpoints of a tree of arrays as it changes, each with a record of plain data: the newest few and the best.
+class Checkpointer:
+    """Writes a tree of arrays and a record of plain data now and then; preserves the newest three and the best.
 
-    They are written in the background, a folder a step, which is there whole or not at all. What is read back is
-    compared with digests taken when it was saved: a checkpoint that was damaged since is set aside with a warning, and
-    the one before it is used.
+    A checkpoint is a folder named after its step, which appears once it is complete. Opening verifies the digests: a
+    damaged checkpoint is moved to the folder `damaged`, with a warning, and deleted where a newer one is intact. Use it
+    in a `with` statement, or `close` it.
     """
 
     def __init__(self, folder: Path):
+        check_path("folder", folder)
+        _silence_orbax()
         self.folder = folder.absolute()
-        self._silence = ExitStack()  # of threads in the background too, and so until the end
-        self._silence.enter_context(quiet("orbax"))
-        for step in self._steps():  # Orbax would stop at a metrics file that it cannot read
-            try:
-                loss = json.loads((self.folder / str(step) / "metrics" / "metrics").read_text())["loss"]
-                checks.require(isinstance(loss, float), "loss", "be a number", checks.shown(loss))
-            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-                self._set_aside(step, error)
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
+        self._set_damaged_aside()
         best = preservation_policy.BestN(get_metric_fn=lambda metrics: -_loss(metrics), n=1)
-        kept = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(NEWEST), best])
+        preserved = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(NEWEST), best])
         options = ocp.CheckpointManagerOptions(
-            best_fn=_loss, best_mode="min", preservation_policy=kept, cleanup_tmp_directories=True
+            best_fn=_loss,
+            best_mode="min",
+            preservation_policy=preserved,
+            cleanup_tmp_directories=True,
+            # Orbax calls this before it renames the folder: a checkpoint never appears without its digests.
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._sign),
         )
-        return ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
+        handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        self._writing = 0
 
-    def _steps(self) -> list[int]:
-        """Those whose folders are there, in order."""
-        names = (path.name for path in self.folder.iterdir()) if self.folder.is_dir() else ()
-        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
-
-    def save(self, step: int, arrays: Any, record: dict[str, Any], loss: float) -> None:
-        """Begin to write a checkpoint; the best is that of the lowest loss. Copies the arrays before it returns.
+    def save(self, step: int, tree: Any, record: dict[str, Any], loss: float) -> None:
+        """Copy the arrays and start to write them; the best checkpoint is that of the lowest loss.
 
         Raises:
-            OSError: this or an earlier one cannot be written; names the newest that is whole.
+            OSError: this checkpoint or the one before cannot be written; names the newest that is complete.
         """
-        packed = _packed(arrays, record)
-        with self._told():
-            self._manager.save(step, args=packed, metrics={"loss": loss}, force=True)
+        items = ocp.args.Composite(tree=ocp.args.StandardSave(_to_host(tree)), record=ocp.args.JsonSave(record))
+        with self._explain():
+            self._manager.wait_until_finished()
+            self._writing = step
+            self._manager.save(step, args=items, metrics={"loss": float(loss)}, force=True)
+
+    def newest(self, like: Any) -> Checkpoint | None:
+        """Read the newest checkpoint; None if there is none.
+
+        Args:
+            like: the expected tree, of arrays or of `jax.ShapeDtypeStruct`. A leaf comes back as a NumPy array where it
+                is one, and with its sharding where that spans several devices.
+
+        Raises:
+            ValueError: the checkpoint holds another tree; names the leaf.
+        """
+        self.wait()
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        stored = self._manager.item_metadata(step)["tree"].tree
+        check_leaves(stored, like, f"checkpoint {self.folder / str(step)}")
+        items = ocp.args.Composite(tree=ocp.args.StandardRestore(_targets(like)), record=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        return Checkpoint(step, _from_host(like, restored["tree"]), restored["record"])
 
     def wait(self) -> None:
-        """Wait until what was begun is written.
+        """Wait until everything is written.
 
         Raises:
-            OSError: as of `save`.
+            OSError: as from `save`.
         """
-        with self._told():
+        with self._explain():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Let go of the folder; waits.
+        """Wait until everything is written and release the folder.
 
         Raises:
-            OSError: as of `save`.
+            OSError: as from `save`.
         """
-        try:
-            with self._told():
-                self._manager.wait_until_finished()
-                self._manager.close()
-        finally:
-            self._silence.close()
+        with contextlib.ExitStack() as finally_close:
+            finally_close.callback(self._manager.close)
+            self.wait()
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say of whatever Orbax raises, perhaps of an earlier checkpoint, what it means and which one is left."""
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+            self.close()
+
+    def _steps(self) -> list[int]:
+        """The complete checkpoints, in order."""
+        names = (path.name for path in self.folder.iterdir()) if self.folder.is_dir() else ()
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _sign(self) -> None:
+        """Write the digests of the checkpoint that is being written, in its temporary folder `STEP.SUFFIX`."""
+        for path in self.folder.glob(f"{self._writing}.*"):
+            _write_manifest(path)
+
+    def _set_damaged_aside(self) -> None:
+        aside, newer = self.folder / "damaged", False
+        for folder in (self.folder / str(step) for step in reversed(self._steps())):
+            damage = _damage(folder)
+            if damage and newer:  # most likely a process was killed while it deleted this one, which nobody needs
+                shutil.rmtree(folder)
+            elif damage:
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(aside / folder.name, ignore_errors=True)
+                folder.rename(aside / folder.name)
+                warnings.warn(f"checkpoint {folder} is damaged ({damage}): ignored, and moved to {aside}", stacklevel=3)
+            newer = newer or not damage
+
+    @contextlib.contextmanager
+    def _explain(self) -> Iterator[None]:
+        """Replace what Orbax raises, perhaps of an earlier checkpoint, by one sentence."""
         try:
             yield
         except Exception as error:
             steps = self._steps()
-            left = f"checkpoint {steps[-1]} is whole" if steps else "there is none before"
+            rest = f"checkpoint {steps[-1]} is complete" if steps else "no checkpoint is complete"
             cause = _cause(self.folder, error)
-            raise OSError(f"no checkpoint can be written to {self.folder}: {cause}; {left}") from error
-
-    def newest(self, like: Any, accept: Callable[[dict[str, Any]], None] = lambda record: None) -> Found | None:
-        """The newest checkpoint that is whole; None if there is none.
-
-        Args:
-            like: the tree that is expected, of arrays or of `jax.ShapeDtypeStruct`.
-            accept: given its record before its arrays are read, and free to refuse it by an error.
-
-        Raises:
-            ValueError: it is whole, but of another tree; names the leaf. It is left where it is.
-        """
-        while steps := self._steps():
-            try:
-                return self._read(steps[-1], like, accept)
-            except Damaged as error:
-                self._manager.close()
-                self._set_aside(steps[-1], error)
-                self._manager = self._open()
-        return None
-
-    def _read(self, step: int, like: Any, accept: Callable[[dict[str, Any]], None]) -> Found:
-        folder = self.folder / str(step)
-
-        def read(**items: Any) -> Any:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-
-        saved = _saved(read, folder)
-        accept(saved["record"])
-        return Found(
-            step, _arrays(read, lambda: self._manager.item_metadata(step), saved, like, folder), saved["record"]
-        )
-
-    def _set_aside(self, step: int, error: Exception) -> None:
-        folder = self.folder / str(step)
-        aside = self.folder.with_name(f"{self.folder.name}.damaged") / str(step)
-        aside.parent.mkdir(exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
-        warnings.warn(
-            f"checkpoint {folder} is damaged ({_line(error)}); set aside as {aside}, and the one before it is used",
-            stacklevel=3,
-        )
+            raise OSError(f"no checkpoint can be written to {self.folder}: {cause}; {rest}") from error
 
 
-def _handlers() -> dict[str, Any]:
-    # Weights do not compress; trying takes a third of what a save costs.
-    return {"arrays": ocp.PyTreeCheckpointHandler(use_compression=False), "record": ocp.JsonCheckpointHandler()}
-
-
-def _packed(arrays: Any, record: dict[str, Any]) -> ocp.args.Composite:
-    """What is stored of a tree of arrays and a record: the bytes of all, their names, shapes and dtypes, and digests.
-
-    One array of all bytes, because a damaged file then fails once, not once a leaf in as many threads.
-    """
-    parts = [np.asarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves(arrays).values()]
-    whole = np.concatenate(parts)
-    text = json.dumps({"record": record, "leaves": _shapes(arrays), "digest": _digest(whole.data)})
-    signed = {"text": text, "digest": _digest(text.encode())}
-    return ocp.args.Composite(arrays=ocp.args.PyTreeSave({"bytes": whole}), record=ocp.args.JsonSave(signed))
-
-
-def _saved(read: Callable[..., Any], folder: Path) -> dict[str, Any]:
-    """What `_packed` said of the arrays: the record, and the names, shapes and dtypes of the leaves and their digest.
+def save_tree(folder: Path, tree: Any) -> None:
+    """Write a tree of arrays to a folder; what the folder held stays readable until the new tree is complete.
 
     Raises:
-        Damaged: it is not what was saved.
+        OSError: the tree cannot be written; the folder is left as it was.
     """
-    with _readable(folder):
-        signed = read(record=ocp.args.JsonRestore())["record"]
-        same = signed["digest"] == _digest(signed["text"].encode())
-    _require_whole(same, f"another record than was saved at {folder}")
-    with _readable(folder):
-        saved: dict[str, Any] = json.loads(signed["text"])
-        whole = isinstance(saved["leaves"], dict) and isinstance(saved["record"], dict) and "digest" in saved
-    _require_whole(whole, f"another record than is saved here at {folder}")
-    return saved
-
-
-def _arrays(
-    read: Callable[..., Any], metadata: Callable[[], Any], saved: dict[str, Any], like: Any, folder: Path
-) -> Any:
-    """The arrays that `_packed` stored, as a tree such as `like`.
-
-    Raises:
-        Damaged: they are not what was saved.
-        ValueError: they are not such a tree.
-    """
-    expected = _shapes(like)
-    _check_leaves(saved["leaves"], expected, folder)
-    size = sum(np.dtype(dtype).itemsize * math.prod(shape) for shape, dtype in expected.values())
-    with _readable(folder):  # asked before memory is taken for what it says
-        found = metadata()["arrays"]
-        whole = found is not None and tuple(found["bytes"].shape) == (size,)
-    _require_whole(whole, f"a damaged one at {folder}")
-    with _readable(folder):
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = {"bytes": jax.ShapeDtypeStruct((size,), np.uint8, sharding=device)}  # type: ignore[no-untyped-call]
-        asked = ocp.args.PyTreeRestore(abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))
-        data = np.asarray(read(arrays=asked)["arrays"]["bytes"])
-    _require_whole(saved["digest"] == _digest(data.data), f"other arrays than were saved at {folder}")
-    arrays, first = [], 0
-    for shape, dtype in expected.values():
-        last = first + np.dtype(dtype).itemsize * math.prod(shape)
-        arrays.append(data[first:last].view(dtype).reshape(shape))
-        first = last
-    return jax.tree.unflatten(jax.tree.structure(like), arrays)
-
-
-def _require_whole(holds: bool, got: str) -> None:
-    if not holds:
-        raise Damaged(f"checkpoint must be readable, got {got}")
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Orbax raises many kinds of errors; the user has one question: which folder is bad."""
+    check_path("folder", folder)
+    _silence_orbax()
+    new, old = _siblings(folder)
     try:
-        yield
-    except Exception as error:
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) in OURS:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(new.absolute(), _to_host(tree), force=True)
+            checkpointer.wait_until_finished()
+        _write_manifest(new)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except Exception as error:  # Orbax raises many kinds
+        raise OSError(f"parameters cannot be written to {folder}: {_cause(folder.parent, error)}") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_tree(folder: Path, like: Any) -> Any:
+    """Read what `save_tree` wrote, to the bit.
+
+    Args:
+        folder: the folder that was written.
+        like: the expected tree, as for `Checkpointer.newest`.
+
+    Raises:
+        ValueError: nothing was saved there, a file is damaged, or a leaf is missing, unexpected, or of another shape
+            or dtype; names the leaf.
+    """
+    check_path("folder", folder)
+    _silence_orbax()
+    place = folder
+    if not folder.exists():  # a process was killed between the two renames of `save_tree`
+        place = next((path for path in _siblings(folder) if path.is_dir() and not _damage(path)), folder)
+    checks.require(place.is_dir(), "checkpoint", "be a folder", f"nothing at {folder}")
+    damage = _damage(place)
+    checks.require(not damage, "checkpoint", "be undamaged", f"{folder} ({damage})")
+    with ocp.StandardCheckpointer() as checkpointer:
+        check_leaves(checkpointer.metadata(place.absolute()).item_metadata.tree, like, f"checkpoint {folder}")
+        return _from_host(like, checkpointer.restore(place.absolute(), _targets(like)))
+
+
+def check_path(name: str, path: Path) -> None:
+    r"""Refuse a path below which Orbax cannot read its own files back.
+
+    Orbax looks for files by patterns that include the whole path: `[1]` matches another name, `**` is an error, and `*`
+    and `?` match other folders too. TensorStore takes a backslash for a slash, on every system.
+
+    Raises:
+        ValueError: names the characters.
+    """
+    wrong = set("[]*?\\") & set(path.absolute().as_posix())
+    checks.require(not wrong, name, "be a path without any of [ ] * ? \\", path)
+
+
+def check_leaves(tree: Any, like: Any, where: str) -> None:
+    """Compare the leaves of two trees by name, shape and dtype.
+
+    Raises:
+        ValueError: names the first leaf that differs.
+    """
+    stored, expected = _leaves(tree), _leaves(like)
+    for path in sorted(expected.keys() | stored.keys()):
+        name = f"leaf {path}"
+        checks.require(path in stored, name, "be saved", f"no such leaf in {where}")
+        checks.require(path in expected, name, "belong to the model", f"an unexpected leaf in {where}")
+        for what, wanted, got in zip(("shape", "dtype"), expected[path], stored[path], strict=True):
+            checks.require(got == wanted, name, f"have {what} {wanted}", f"{got} in {where}")
+
+
+def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each array of a tree, by its path."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
+    return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in named.items()}
+
+
+def _to_host(tree: Any) -> Any:
+    """Copy the arrays to the host, except those that span processes."""
+
+    def spans_processes(leaf: Any) -> bool:
+        return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+
+    return jax.tree.map(lambda leaf: leaf if spans_processes(leaf) else np.array(leaf), tree)
+
+
+def _targets(like: Any) -> Any:
+    """The tree that Orbax reads into: NumPy arrays, or the shardings over several devices."""
+
+    def target(leaf: Any) -> Any:
+        sharding = getattr(leaf, "sharding", None)
+        if sharding is None or len(sharding.device_set) == 1:
+            return np.empty(leaf.shape, leaf.dtype)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # type: ignore[no-untyped-call]
+
+    return jax.tree.map(target, like)
+
+
+def _from_host(like: Any, tree: Any) -> Any:
+    """Move the arrays to JAX's default device, without committing them to it, where `like` has no NumPy array."""
+
+    def move(leaf: Any, value: Any) -> Any:
+        return value if isinstance(leaf, np.ndarray | np.generic) else jnp.asarray(value)
+
+    return jax.tree.map(move, like, tree)
+
+
+def _write_manifest(folder: Path) -> None:
+    """Write the digest of each file of a folder, by its path in it."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in UNSIGNED]
+    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(digests, indent=1), encoding="utf-8")
+
+
+def _damage(folder: Path) -> str:
+    """Describe what is wrong with the files of a folder, by its manifest; empty if nothing is."""
+    name = MANIFEST
+    try:
+        for name, digest in json.loads((folder / MANIFEST).read_text(encoding="utf-8")).items():
+            if _digest(folder / name) != digest:
+                return f"{name} has changed"
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in PROCESS:
             raise
-        raise Damaged(f"checkpoint must be readable, got {_line(error)} at {folder}") from error
+        return f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name} cannot be read"
+    return ""
 
 
-def leaves(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree by the paths to them, in its order."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _shapes(tree: Any) -> dict[str, Any]:
-    """Shape and dtype of every array of a tree, as JSON has them."""
-    return {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves(tree).items()}
-
-
-def _line(error: Exception) -> str:
-    """An error in a line; those of the library below go on for pages."""
-    text = str(error).strip()
-    first = text.splitlines()[0].partition(" [tensorstore_spec")[0] if text else "no message"
-    return f"{type(error).__name__}: {first if len(first) <= LONGEST else first[:LONGEST] + ' ...'}"
+def _siblings(folder: Path) -> tuple[Path, Path]:
+    """Where `save_tree` writes, and where it moves what it replaces."""
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
 
 
 def _cause(folder: Path, error: Exception) -> str:
-    """Why something could not be written: a full disk, which the library below says in a hundred words, or another."""
-    ground = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(ground).free
-    return f"the disk is full, {free:,} bytes are free" if free < FULL else _line(error)
-
-
-def _check_leaves(stored: dict[str, Any], expected: dict[str, Any], folder: Path) -> None:
-    for leaf in sorted(expected.keys() | stored.keys()):
-        name = f"params{leaf}"
-        checks.require(leaf in stored, name, "be in the checkpoint", f"no such leaf in {folder}")
-        checks.require(leaf in expected, name, "belong to the model", f"an unexpected leaf in {folder}")
-        for what, wanted, came in zip(("shape", "dtype"), expected[leaf], stored[leaf], strict=True):
-            checks.require(came == wanted, name, f"have {what} {_words(wanted)}", f"{_words(came)} in {folder}")
-
-
-def _words(shape_or_dtype: list[int] | str) -> str:
-    return shape_or_dtype if isinstance(shape_or_dtype, str) else str(tuple(shape_or_dtype))
-
-
-def _digest(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
+    """Why something could not be written, on one line; Orbax and TensorStore report a full disk on many."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < FULL:
+        return f"the disk is full, {free:,} bytes are free"
+    first = (str(error).strip().splitlines() or ["no message"])[0].partition(" [tensorstore_spec")[0]
+    return f"{type(error).__name__}: {first[:300]}"
 
 
 def _loss(metrics: Any) -> float:
-    """A loss to compare; one that is none is the worst."""
-    loss: float = metrics["loss"]
+    """A loss to compare by; one that is not finite is the worst."""
+    loss = float(metrics["loss"])
     return loss if math.isfinite(loss) else math.inf
+
+
+def _silence_orbax() -> None:
+    """Turn off absl's log: Orbax writes the traceback of each error there, besides raising it."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)

@@ -1,8 +1,8 @@
-"""The public door: refusals in one sentence that name the argument, the rule and what came.
+"""Checks of what a user passes in: one sentence that names the argument, the rule and the value.
 
-Everything a user can get wrong is refused here, before anything is compiled or written; the rooms inside trust
-what they are given. Shapes and dtypes are known while tracing, so they are always checked. Values are looked at
-only on arrays that hold some: never inside `jit`.
+The public API calls these once, before anything is compiled or written; the functions inside trust their arguments.
+Shapes and dtypes are known while JAX traces a function, so they are always checked; values only on concrete arrays.
+What one array must be is a `Spec`; likelihoods and conditions state theirs, so that checking is generic.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+ROUNDING = 1e-6  # by which a value may leave its range: images scaled in float32 reach 1.0000001
 
 
 def require(holds: bool, name: str, rule: str, got: object) -> None:
@@ -25,227 +30,206 @@ def require(holds: bool, name: str, rule: str, got: object) -> None:
 
 
 def shown(value: object) -> str:
-    """What came, on one line and cut short: an array is written on many, and a whole number may have no end."""
+    """`repr(value)` on one line, truncated to 200 characters."""
     try:
         text = re.sub(r"\s*\n\s*", " ", repr(value))
-    except (ValueError, RecursionError):  # Python writes out no number of thousands of digits, and no endless list
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a list that contains itself
         text = f"a {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def whole_number(name: str, value: object, least: int = 1, bits: int = 31) -> int:
-    """Refuse what is not an integer of at least `least`; `True` is no integer here.
-
-    Returns it as Python's own: sums and products of NumPy's small ones overflow. Compiled programs count with 31 bits.
-    """
-    is_whole = _is_a(Integral, value) and int(value) >= least  # type: ignore[call-overload]
-    require(is_whole, name, f"be a whole number of at least {least}", shown(value))
-    number: int = int(value)  # type: ignore[call-overload]
-    require(number < 2**bits, name, f"be below 2**{bits}", shown(value))
-    return number
+def integer(name: str, value: object, least: int = 1, below: int = 2**31) -> int:
+    """Check an integer in [least, below); returns Python's own int, which does not overflow."""
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool | np.timedelta64)
+    require(is_integer and int(value) >= least, name, f"be an integer of at least {least}", shown(value))  # type: ignore[call-overload]
+    require(int(value) < below, name, f"be below {below}", shown(value))  # type: ignore[call-overload]
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
-def seed(name: str, value: object) -> int:
-    """Refuse what does not seed a generator of JAX and of NumPy alike: anything but an integer in [0, 2**32)."""
-    return whole_number(name, value, least=0, bits=32)
-
-
-def _is_a(kind: type, value: object) -> bool:
-    """Whether a value is a number of this kind; a truth value is none, nor is a span of time, which NumPy calls one."""
-    return isinstance(value, kind) and not isinstance(value, bool | np.timedelta64)
-
-
-def _float(value: object) -> float:
-    """A number as a float; NaN for what is none, and for a whole number that no float is as large as."""
+def number(name: str, value: object, least: float = -math.inf, most: float = math.inf) -> float:
+    """Check a finite number in [least, most]."""
+    is_real = isinstance(value, Real) and not isinstance(value, bool | np.timedelta64)
     try:
-        return float(value) if _is_a(Real, value) else math.nan  # type: ignore[arg-type]
+        found = float(value) if is_real else math.nan  # type: ignore[arg-type]
     except OverflowError:
-        return math.nan
-
-
-def positive_number(name: str, value: object) -> None:
-    """Refuse what is not a finite number above zero."""
-    require(0 < _float(value) < math.inf, name, "be a finite number above 0", shown(value))
-
-
-def finite_number(name: str, value: object, least: float = -math.inf) -> None:
-    """Refuse what is not a finite number of at least `least`."""
-    rule = "be a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
-    require(math.isfinite(_float(value)) and _float(value) >= least, name, rule, shown(value))
-
-
-def share(name: str, value: object) -> None:
-    """Refuse what is not a number from 0 to 1."""
-    require(0 <= _float(value) <= 1, name, "be a number from 0 to 1", shown(value))
-
-
-def several(name: str, values: Any, what: str = "numbers") -> tuple[Any, ...]:
-    """The values as a tuple; refuses a lone number, a word or a dict in their place."""
-    # An array of no axes says that it can be iterated over, and cannot.
-    is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
-    require(is_list and getattr(values, "ndim", 1) > 0, name, f"be a list of {what}", shown(values))
-    return tuple(values)
-
-
-def path(name: str, value: object) -> Path:
-    """Refuse what is no path, or one that no file can have; returns it as one."""
-    require(isinstance(value, str | os.PathLike), name, "be a path", shown(value))
-    found = Path(value)  # type: ignore[arg-type]
-    longest = max((len(os.fsencode(part)) for part in found.parts), default=0)
-    fits = longest < 256 and len(os.fsencode(found)) < 4096 and "\0" not in str(found)
-    require(fits, name, "be a path that a file can have", shown(str(value)))
+        found = math.nan
+    bounds = {(True, True): f" in [{least:g}, {most:g}]", (True, False): f" of at least {least:g}"}
+    rule = "be a finite number" + bounds.get((least > -math.inf, most < math.inf), "")
+    require(math.isfinite(found) and least <= found <= most, name, rule, shown(value))
     return found
 
 
-def word(name: str, value: object) -> None:
-    """Refuse what is not a string of at least one letter."""
-    require(isinstance(value, str) and value != "", name, "be a name", shown(value))
+def scalar(name: str, value: Any, batch: int | None = None, least: float = -math.inf) -> None:
+    """Check a finite number, or an array of one, or of one per example."""
+    if not isinstance(value, np.ndarray | jax.Array):
+        number(name, value, least)
+        return
+    shapes = [()] if batch is None else [(), (batch,)]
+    rule = f"be a number, or an array of numbers of shape {' or '.join(map(str, shapes))}"
+    require(value.shape in shapes and is_real(value.dtype), name, rule, f"{value.dtype} of shape {value.shape}")
+    for each in [] if (held := values(value)) is None else held.ravel().tolist():
+        number(name, each, least)
 
 
-def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is not one of the choices."""
+def one_of(name: str, value: object, choices: Any) -> None:
+    """Check a word against the choices."""
     require(isinstance(value, str) and value in choices, name, f"be one of {', '.join(choices)}", shown(value))
 
 
-def names(name: str, c: object, expected: tuple[str, ...]) -> None:
-    """Refuse a dict of raw conditions that lacks a name or has one too many."""
-    wanted = "be a dict with " + (f"the keys {list(expected)}" if expected else "no keys: this model is unconditional")
-    require(isinstance(c, Mapping), name, wanted, f"a {type(c).__name__}")
-    assert isinstance(c, Mapping)
-    missing = [key for key in expected if key not in c]
-    unexpected = [key for key in c if key not in expected]
-    require(not missing, name, wanted, f"{list(c)}: {missing} missing")
-    require(not unexpected, name, wanted, f"{list(c)}: {unexpected} unexpected")
+def path(name: str, value: object) -> Path:
+    """Check a path that a file can have."""
+    require(isinstance(value, str | os.PathLike), name, "be a path", shown(value))
+    found = Path(value).expanduser()  # type: ignore[arg-type]
+    longest = max((len(os.fsencode(part)) for part in found.parts), default=0)
+    require(longest < 256 and "\0" not in str(found), name, "be a path that a file can have", shown(str(value)))
+    return found
+
+
+def key(name: str, value: Any) -> None:
+    """Check a single random key, `jax.random.key(seed)` or the raw uint32 words of one."""
+    is_array = isinstance(value, np.ndarray | jax.Array)
+    typed = is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    raw = is_array and not typed and value.dtype == np.uint32 and value.shape in ((2,), (4,))
+    got = f"{value.dtype} of shape {value.shape}" if is_array else shown(value)
+    require((typed and value.ndim == 0) or raw, name, "be a random key, jax.random.key(seed)", got)
+
+
+def instance(name: str, value: object, kind: type, what: str) -> None:
+    """Check the class of a value."""
+    require(isinstance(value, kind), name, f"be {what}", shown(value))
+
+
+# Arrays
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether a dtype is one of bool, integers, or floats of 16 to 64 bits."""
+    # ml_dtypes' bfloat16 is no numpy.floating: its kind is "V", its name says what it is.
+    return np.dtype(dtype).kind in "biu" or is_float(dtype)
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether a dtype is one of floats of 16 to 64 bits."""
+    return np.dtype(dtype).name in ("bfloat16", "float16", "float32", "float64")
 
 
 def values(x: Any) -> np.ndarray | None:
-    """The values of an array on the host, or None while it is only being traced."""
-    import jax
-
+    """The values of an array on the host, or None while it is traced."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
 def shape_of(name: str, x: Any) -> tuple[int, ...]:
-    """The shape of an array of NumPy's or JAX's; refuses what is not one, and what JAX would not read."""
-    if not isinstance(x, np.ndarray | np.generic):
-        import jax
-
-        require(isinstance(x, jax.Array), name, "be an array", f"a {type(x).__name__}")
-        is_key = jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
-        require(not is_key, name, "be an array of numbers", "a random key")
-    rule = "be in the byte order of the machine, x.astype(x.dtype.newbyteorder('='))"
-    require(np.dtype(x.dtype).isnative, name, rule, f"{np.dtype(x.dtype).str} values")
+    """The shape of a NumPy or JAX array of numbers in native byte order; refuses anything else."""
+    require(isinstance(x, np.ndarray | np.generic | jax.Array), name, "be an array", f"a {type(x).__name__}")
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    require(not is_key and is_real(x.dtype), name, "be an array of real numbers", f"{x.dtype} values")
+    native = np.dtype(x.dtype).isnative
+    require(native, name, "be in native byte order, x.astype(x.dtype.newbyteorder('='))", np.dtype(x.dtype).str)
     return tuple(x.shape)
 
 
-def array(name: str, values: Any, what: str) -> np.ndarray:
-    """An array of NumPy's of an array or of nested lists; refuses what makes none."""
-    try:
-        made = np.asarray(values)
-    except (TypeError, ValueError):  # lists of different lengths; random keys
-        made = np.asarray(None)
-    require(made.dtype != object, name, f"be {what}", f"a {type(values).__name__}")
-    return made
+class Spec(NamedTuple):
+    """What an array of one value per example must be.
+
+    Kinds: "pixels" are floats, bool, or uint8 that stand for 255ths; "real" numbers are floats, integers or bool;
+    "integer" values are integers in [low, high); a "mask" is bool.
+    """
+
+    shape: tuple[int, ...]  # of one example; the batch axis comes before it
+    kind: Literal["pixels", "real", "integer", "mask"] = "real"
+    low: float = -math.inf
+    high: float = math.inf
+
+    def check(self, name: str, x: Any, batch: int | None = None) -> int:
+        """Refuse an array that does not meet this spec, or has another batch size than `batch`; returns its own.
+
+        Raises:
+            ValueError: names the argument, the rule, and the shape, dtype or the first value that breaks it.
+        """
+        shape = shape_of(name, x)
+        expected = "[" + ", ".join(["B", *map(str, self.shape)]) + "]"
+        require(
+            shape[1:] == self.shape and len(shape) > 0, name, f"have shape {expected}", f"{shape}{self._hint(shape)}"
+        )
+        require(shape[0] > 0, name, "hold at least one example", f"shape {shape}")
+        require(batch in (None, shape[0]), name, f"hold one entry per example of x, {batch}", shape[0])
+        fits = {
+            "integer": np.dtype(x.dtype).kind in "iu",
+            "mask": x.dtype == bool,
+            "pixels": is_float(x.dtype) or x.dtype in (bool, np.uint8),
+            "real": True,
+        }[self.kind]
+        require(fits, name, self.rule, f"{x.dtype} values")
+        array = values(x)
+        if (
+            array is not None
+            and self.kind != "mask"
+            and array.dtype not in (bool, np.uint8 if self.kind == "pixels" else bool)
+        ):
+            self._check_values(name, array)
+        return shape[0]
+
+    def _check_values(self, name: str, array: np.ndarray) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            single = array.astype(np.float32) if is_float(array.dtype) else array
+            slack = ROUNDING if self.kind != "integer" else 0
+            above = single >= self.high if self.kind == "integer" else single > self.high + slack
+            wrong = ~np.isfinite(single) | (single < self.low - slack) | above
+        if wrong.any():
+            place = np.unravel_index(int(wrong.argmax()), wrong.shape)
+            where = f"row {place[0]}" + (f", element {tuple(map(int, place[1:]))}" if len(place) > 1 else "")
+            spread = ""
+            if self.kind != "integer" and (known := array[~np.isnan(single)]).size:
+                spread = f" (values from {known.min():.9g} to {known.max():.9g})"
+            value = f"{array[place]:.9g}" if is_float(array.dtype) else str(array[place])
+            require(False, name, self.rule, f"{value} at {where}{spread}")
+
+    @property
+    def rule(self) -> str:
+        """What the values must be, in words."""
+        if self.kind == "mask":
+            return "be boolean, True where x is observed"
+        if self.kind == "integer":
+            return f"be integers in [{self.low:g}, {self.high:g})"
+        what = {"pixels": "be floats, or uint8 in 255ths", "real": "be real numbers"}[self.kind]
+        bounded = self.low > -math.inf or self.high < math.inf
+        return f"{what}, in [{self.low:g}, {self.high:g}]" if bounded else f"{what}, all finite"
+
+    def _hint(self, shape: tuple[int, ...]) -> str:
+        if self.kind == "integer" and self.high < math.inf and shape[1:] == (int(self.high),):
+            return " (one-hot? pass its argmax)"
+        if len(shape) == len(self.shape) and shape[1:] == self.shape[:-1]:
+            return " (add an axis: [..., None])"
+        return ""
+
+    def cast(self, x: Any) -> Any:
+        """The array as floats: uint8 pixels become 255ths, floats stay as they are; labels and masks are untouched.
+
+        Inside `jit` this computes with JAX, on NumPy arrays with NumPy, in their own precision.
+        """
+        if self.kind in ("integer", "mask") or is_float(x.dtype):
+            return x
+        scale = 255 if self.kind == "pixels" and x.dtype == np.uint8 else 1
+        # Integers of 32 bits, such as Unix seconds, have more digits than float32; only the host can hold them.
+        dtype: Any = np.float64 if isinstance(x, np.ndarray) and x.dtype.itemsize > 2 else np.float32
+        return x.astype(dtype) / dtype(scale)
 
 
-def real_numbers(name: str, values: Any, what: str) -> np.ndarray:
-    """Real numbers or truth values in an array or in nested lists, as float64; refuses anything else."""
-    made = array(name, values, what)
-    require(made.dtype.kind in "biuf" or is_float(made.dtype), name, f"be {what}", f"{made.dtype} values")
-    with np.errstate(over="ignore"):
-        return made.astype(np.float64)
+def binary(name: str, x: Any, spec: Spec) -> Any:
+    """uint8 pixels of 0 and 1 alone as bool, with a warning: they are black and white, not 255ths."""
+    if spec.kind != "pixels" or x.dtype != np.uint8 or (array := values(x)) is None or array.max() != 1:
+        return x
+    warnings.warn(f"{name} holds only 0 and 1, and is read as black and white, not as 255ths", stacklevel=4)
+    return array.astype(bool)
 
 
-def classes(name: str, values: Any) -> np.ndarray:
-    """Classes, whole numbers [N] in an array or a list; refuses anything else, and none at all."""
-    made = array(name, values, "classes, shape [N]")
-    require(made.ndim == 1 and made.size > 0, name, "be classes, shape [N]", made.shape)
-    require(is_integer(made.dtype), name, "be classes, integers of shape [N]", f"{made.dtype} values")
-    return made
-
-
-def key(name: str, value: Any) -> None:
-    """Refuse what is not one random key: `jax.random.key(seed)`, or the words of one."""
-    import jax
-
-    is_array = isinstance(value, np.ndarray | jax.Array)
-    is_typed = is_array and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
-    is_one = is_array and value.ndim == (0 if is_typed else 1)
-    if is_one and not is_typed:
-        is_one = value.dtype == np.uint32 and value.shape == jax.random.key_data(jax.random.key(0)).shape
-    came = f"{value.dtype} of shape {value.shape}" if is_array else shown(value)
-    require(is_one, name, "be a random key, jax.random.key(seed)", came)
-
-
-def scale(name: str, value: Any, batch: int | None = None, least: float = -math.inf) -> None:
-    """Refuse what is neither a finite number of at least `least` nor an array of one, or of `batch` of them."""
-    import jax
-
-    if not isinstance(value, np.ndarray | jax.Array):
-        finite_number(name, value, least)
-        return
-    shapes = [()] if batch is None else [(), (batch,)]
-    rule = f"be a finite number, or an array of shape {' or '.join(map(str, shapes))}"
-    shape = shape_of(name, value)
-    is_real = is_float(value.dtype) or is_integer(value.dtype)
-    require(is_real and shape in shapes, name, rule, f"{value.dtype} of shape {shape}")
-    held = values(value)
-    if held is not None:
-        for number in single(held).ravel().tolist():
-            finite_number(name, number, least)
-
-
-def event(name: str, x: Any, event_shape: tuple[int, ...]) -> None:
-    """Refuse an array that is not [B, *event_shape], or that holds no example."""
-    shape = shape_of(name, x)
-    expected = "[B, " + ", ".join(map(str, event_shape)) + "]"
-    require(shape[1:] == event_shape and len(shape) > 0, name, f"have shape {expected}", shape)
-    require(shape[0] > 0, name, "hold at least one example", f"shape {shape}")
-
-
-def is_float(dtype: Any) -> bool:
-    """Whether a dtype is one of floats of 16, 32 or 64 bits: JAX calculates with no longer or shorter ones."""
-    # ml_dtypes' bfloat16 is no numpy.floating; its kind is 'V', its name says what it is.
-    return np.dtype(dtype).name in ("bfloat16", "float16", "float32", "float64")
-
-
-def is_integer(dtype: Any) -> bool:
-    """Whether a dtype is one of integers; NumPy counts spans of time among them."""
-    return np.dtype(dtype).kind in "iu"
-
-
-def single(array: np.ndarray) -> np.ndarray:
-    """Numbers as a model calculates with them, float32: infinite where that holds none so large."""
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
-
-
-def real_line(name: str, x: Any, hint: str = " (`cvae.prepare` scales uint8 pixels)") -> None:
-    """Refuse floats that are not finite, and any other dtype."""
-    require(is_float(x.dtype), name, f"be finite floats{hint}", f"{x.dtype} values")
-    array = values(x)
-    if array is not None:
-        bad = int((~np.isfinite(single(array))).sum())
-        require(bad == 0, name, "be finite floats", f"{bad} NaN or infinite")
-
-
-def unit_interval(name: str, x: Any) -> None:
-    """Refuse floats that are NaN or outside [0, 1], and any other dtype."""
-    rule = "be floats in [0, 1] (`cvae.prepare` scales uint8 pixels)"
-    require(is_float(x.dtype), name, rule, f"{x.dtype} values")
-    array = values(x)
-    if array is None or array.size == 0:
-        return
-    array = single(array)
-    require(not np.isnan(array).any(), name, "be floats in [0, 1]", f"{int(np.isnan(array).sum())} NaN")
-    require(
-        bool((array >= 0).all() and (array <= 1).all()),
-        name,
-        "be floats in [0, 1]",
-        f"values from {array.min():g} to {array.max():g}",
-    )
-
-
-def same_length(name: str, length: int, other: str, other_length: int) -> None:
-    """Refuse two arrays whose batch axes differ."""
-    require(length == other_length, name, f"hold one entry an example of {other}, {other_length} of them", length)
+def arrays(name: str, c: Any, specs: Mapping[str, Spec], batch: int | None = None) -> None:
+    """Refuse a dict of arrays that lacks a name, has one too many, or holds an array that does not meet its spec."""
+    rule = "be a dict with " + (f"the keys {list(specs)}" if specs else "no keys: this model is unconditional")
+    require(isinstance(c, Mapping), name, rule, f"a {type(c).__name__}")
+    missing = [entry for entry in specs if entry not in c]
+    unexpected = [entry for entry in c if entry not in specs]
+    require(not missing, name, rule, f"{list(c)}: {missing} missing")
+    require(not unexpected, name, rule, f"{list(c)}: {unexpected} unexpected")
+    for entry, spec in specs.items():
+        batch = spec.check(f"{name}[{entry!r}]", c[entry], batch)

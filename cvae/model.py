@@ -1,8 +1,7 @@
 """A conditional VAE is four pure functions; `make` builds them from an architecture.
 
-This is the public door of the networks: shapes and names are checked here on every call, and values too where
-an array holds some (outside `jit`). What is done with the four functions lives above: objectives, generation,
-training, evaluation.
+This is the public API of the networks: names, shapes and dtypes are checked here on every call, and values on concrete
+arrays. What is done with the four functions lives in other modules: objectives, generation, training, evaluation.
 """
 
 from __future__ import annotations
@@ -13,21 +12,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from cvae import checks, networks
-from cvae.conditions import Conditions, Nothing
+from cvae.checks import Spec
+from cvae.conditions import Conditions, Features, FeatureSizes
 from cvae.config import Architecture
-from cvae.distributions import Distribution, Latents, Normal, Partial
+from cvae.distributions import Distribution, Latents, Masked, Normal
 from cvae.networks import Params
-from cvae.preparation import Prepare, preparation
+from cvae.settings import replace
 
 
 class CVAE(NamedTuple):
     """A conditional VAE as pure functions; it holds shapes and no parameters.
 
-    Any four functions of these signatures make a model: everything above this room asks for no more. A model
-    made by hand leaves `architecture` out, and is then trusted to check its own inputs.
+    Any four functions of these signatures make a model: the other modules need no more. A model of one's own leaves
+    `architecture` out, and checks its inputs itself.
     """
 
     init: Callable[[Array], Params]  # (key) -> params
@@ -35,6 +36,23 @@ class CVAE(NamedTuple):
     prior: Callable[[Params, Conditions], Latents]  # (params, c) -> p(z | c); one row if c has no batch
     decode: Callable[[Params, Array, Conditions], Distribution]  # (params, z, c) -> p(x | z, c)
     architecture: Architecture | None = None
+    latent_mask: bool = False  # whether this is a `masked` model
+
+    def __reduce__(self) -> Any:
+        """Pickle a model by its architecture: unpickled, it is the same functions."""
+        if not is_made(self):  # functions of the user's own, which pickle if they are defined in a module
+            return CVAE, tuple(self)
+        return from_architecture, (self.architecture, self.latent_mask)
+
+
+def from_architecture(architecture: Architecture, latent_mask: bool) -> CVAE:
+    """The model of an architecture, `masked` or not."""
+    return masked(make(architecture)) if latent_mask else make(architecture)
+
+
+def is_made(model: CVAE) -> bool:
+    """Whether the functions are those of `make` or `masked`, so that the architecture says all."""
+    return model.architecture is not None and model == from_architecture(model.architecture, model.latent_mask)
 
 
 def make(architecture: Architecture) -> CVAE:
@@ -42,86 +60,171 @@ def make(architecture: Architecture) -> CVAE:
 
     The same architecture gives the same functions, so what was compiled for one model serves its next fit.
 
-    Shapes: x [B, *event_shape] floats in the likelihood's support, z [B, Z], c as the condition says.
+    Shapes: x [B, *event_shape], z [B, Z], c as the condition's `spec` says.
 
     Raises:
-        ValueError: what is given is no `Architecture`; from the functions, when an input has the wrong name, shape,
-            dtype or range.
+        ValueError: `architecture` is no `Architecture`, or one that its body or likelihood cannot have; from the
+            functions, when an input has the wrong name, shape, dtype or range.
     """
-    given = checks.shown(architecture)
-    checks.require(isinstance(architecture, Architecture), "architecture", "be an Architecture", given)
+    checks.instance("architecture", architecture, Architecture, "a cvae.Architecture")
     return _make(architecture)
 
 
 @cache
 def _make(architecture: Architecture) -> CVAE:
-    event_shape, condition, likelihood = architecture.event_shape, architecture.condition, architecture.likelihood
-    parts = {"decoder": networks.decoder(architecture)}
+    condition, likelihood, event_shape = architecture.condition, architecture.likelihood, architecture.event_shape
+    body, sizes = networks.BODIES[architecture.body], feature_sizes(architecture)
+    parts = {"decoder": networks.decoder(body, architecture, sizes)}
     if architecture.latent_size > 0:
-        parts = {"encoder": networks.encoder(architecture)} | parts
+        parts = {"encoder": networks.encoder(body, architecture, sizes)} | parts
     if architecture.prior == "learned":
-        parts["prior"] = networks.prior(architecture)
+        parts["prior"] = networks.prior(body, architecture, sizes)
     if architecture.guess:
-        parts["guess"] = networks.guess(architecture)
+        parts["guess"] = networks.guess(body, architecture, sizes)
 
     def init(key: Array) -> Params:
         keys = jax.random.split(key, len(parts))
         return {name: network.init(key) for (name, network), key in zip(parts.items(), keys, strict=True)}
 
-    def standard(batch: int) -> Normal:
-        zeros = jnp.zeros((batch, architecture.latent_size))
-        return Normal(zeros, zeros)
+    def standard(params: Params, batch: int) -> Normal:
+        return standard_normal(batch, architecture.latent_size, dtype_of(params))
+
+    def features_of(params: Params, c: Conditions) -> Features:
+        features = condition.encode(c)
+        return jax.tree.map(lambda values: jnp.asarray(values, dtype_of(params)), features)  # type: ignore[no-any-return]
 
     def encode(params: Params, x: Array, c: Conditions) -> Latents:
-        check_inputs(architecture, x, c)
+        x, c = as_floats(architecture, x, c)
         if "encoder" not in parts:  # a deterministic network: nothing to infer
-            return standard(x.shape[0])
-        features = condition.encode(c)
+            return standard(params, x.shape[0])
         p = prior(params, c) if architecture.latent_layers > 1 else None
-        q: Latents = parts["encoder"].apply(params["encoder"], x.reshape(x.shape[0], -1), features, p)
+        visible = jnp.asarray(likelihood.features(x), dtype_of(params))
+        q: Latents = parts["encoder"].apply(params["encoder"], visible, features_of(params, c), p)
         return q
 
     def prior(params: Params, c: Conditions) -> Latents:
-        condition.check(c)
-        features = condition.encode(c)
+        checks.arrays("c", c, condition.spec)
+        features = features_of(params, c)
         if "prior" not in parts:
-            return standard(features.shape[0])
+            return standard(params, features.numbers.shape[0])
         p: Latents = parts["prior"].apply(params["prior"], guessed(params, c, features), features)
         return p
 
-    def guessed(params: Params, c: Conditions, features: Array) -> Array:
-        """The mean of the deterministic network, [B, D], what c reveals of x as it is; without one, [B, 0]."""
+    def guessed(params: Params, c: Conditions, features: Features) -> Array:
+        """The mean of the deterministic network, [B, *event], observed values as they are; without one, [B, 0]."""
+        nothing = features.numbers[:, :0]
         if "guess" not in parts:
-            return features[:, :0]
-        outputs = parts["guess"].apply(params["guess"], features[:, :0], features)
-        return likely(outputs, c).mean.reshape(features.shape[0], -1)
+            return nothing
+        px = density(parts["guess"].apply(params["guess"], nothing, features), c)
+        return jnp.asarray(likelihood.features(px.mean), dtype_of(params))
 
-    def likely(outputs: Array, c: Conditions) -> Distribution:
-        """What a decoder's outputs say of x, of which c may reveal a part."""
-        distribution = likelihood.distribution(outputs.reshape(-1, *event_shape, likelihood.outputs))
-        revealed = condition.reveals(c)
-        return distribution if revealed is None else Partial(distribution, ~revealed[0], revealed[1])
+    def density(outputs: Array, c: Conditions) -> Distribution:
+        """p(x | z, c) from the decoder's outputs, of which c may observe a part."""
+        px = likelihood.distribution(outputs, event_shape)
+        observed = condition.observed(c)
+        return px if observed is None else Masked(px, *observed)
 
     def decode(params: Params, z: Array, c: Conditions) -> Distribution:
-        checks.event("z", z, (architecture.latent_size,))
-        checks.real_line("z", z, hint="")
-        condition.check(c, batch=z.shape[0])
-        return likely(parts["decoder"].apply(params["decoder"], z, condition.encode(c)), c)
+        batch = Spec((architecture.latent_size,)).check("z", z)
+        checks.arrays("c", c, condition.spec, batch if condition.spec else None)
+        outputs = parts["decoder"].apply(params["decoder"], jnp.asarray(z, dtype_of(params)), features_of(params, c))
+        return density(outputs, c)
 
     return CVAE(init, encode, prior, decode, architecture)
+
+
+def standard_normal(batch: int, size: int, dtype: Any) -> Normal:
+    """N(0, I) over [batch, size]."""
+    zeros = jnp.zeros((batch, size), dtype)
+    return Normal(zeros, zeros)
+
+
+def dtype_of(params: Params) -> Any:
+    """The dtype of the parameters, in which a model computes."""
+    return jax.tree.leaves(params)[0].dtype
+
+
+def feature_sizes(architecture: Architecture) -> FeatureSizes:
+    """How many features the condition has."""
+    kinds = {"integer": jnp.int32, "mask": jnp.bool_}
+    specs = architecture.condition.spec
+    c = {n: jax.ShapeDtypeStruct((1, *s.shape), kinds.get(s.kind, jnp.float32)) for n, s in specs.items()}  # type: ignore[no-untyped-call]
+    return FeatureSizes(*(part.shape[-1] for part in jax.eval_shape(architecture.condition.encode, c)))
+
+
+def check_examples(architecture: Architecture | None, x: Any, c: Any) -> tuple[Any, Conditions]:
+    """Refuse examples that do not suit an architecture; returns them as they are, but for uint8 images of 0 and 1.
+
+    Those are black and white, not 255ths, and become bool, with a warning. Inside `jit`, where values are not known,
+    uint8 always stands for 255ths.
+
+    Raises:
+        ValueError: x is empty, not [B, *event_shape], or outside the likelihood's range; c is not what the
+            condition's `spec` says, with one entry per example.
+    """
+    if architecture is None:
+        return x, c
+    spec, specs = architecture.likelihood.spec(architecture.event_shape), architecture.condition.spec
+    batch = spec.check("x", x)
+    checks.arrays("c", c, specs, batch)
+    x = checks.binary("x", x, spec)
+    return x, {name: checks.binary(f"c[{name!r}]", c[name], entry) for name, entry in specs.items()}
+
+
+def as_floats(architecture: Architecture | None, x: Any, c: Any) -> tuple[Any, Conditions]:
+    """Checked examples as the networks and densities take them: uint8 pixels become 255ths, bool 0 and 1."""
+    x, c = check_examples(architecture, x, c)
+    if architecture is None:
+        return x, c
+    spec, specs = architecture.likelihood.spec(architecture.event_shape), architecture.condition.spec
+    return spec.cast(x), {name: entry.cast(c[name]) for name, entry in specs.items()}
+
+
+def at_origin(model: CVAE, x: Any, c: Conditions) -> tuple[CVAE, Any, Conditions]:
+    """The same model for x and c moved to the origin, with the same parameters and the same densities.
+
+    Arrays on a device are float32, in which a column like 1.7e9 +- 300 has lost its digits; where likelihood or
+    condition know a mean, it is subtracted in float64 on the host.
+    """
+    if not is_made(model):  # its functions are not known to depend on the means in the architecture alone
+        return model, x, c
+    assert model.architecture is not None
+    likelihood, condition = model.architecture.likelihood, model.architecture.condition
+    origins = condition.origin
+    if likelihood.origin is None and not origins:
+        spec, specs = likelihood.spec(model.architecture.event_shape), condition.spec
+        return model, _within_32_bits(x, spec), {name: _within_32_bits(c[name], each) for name, each in specs.items()}
+    x, c = as_floats(model.architecture, x, c)
+    moved = replace(model.architecture, likelihood=likelihood.at_origin(), condition=condition.at_origin())
+    if likelihood.origin is not None:
+        x = _subtract(x, likelihood.origin)
+    c = {name: _subtract(value, origins[name]) if name in origins else value for name, value in c.items()}
+    return from_architecture(moved, model.latent_mask), x, c
+
+
+def _within_32_bits(values: Any, spec: Spec) -> Any:
+    """Integers of 64 bits as floats, because a device would silently drop their upper 32 bits; labels are small."""
+    wide = spec.kind != "integer" and values.dtype.kind in "iu" and values.dtype.itemsize > 4
+    return spec.cast(values) if wide else values
+
+
+def _subtract(values: Any, origin: tuple[float, ...]) -> Any:
+    if isinstance(values, np.ndarray):
+        return (np.asarray(values, np.float64) - np.array(origin)).astype(np.float32)
+    return values - jnp.asarray(np.array(origin), values.dtype)
 
 
 @cache
 def masked(model: CVAE) -> CVAE:
     """The model with a mask over its latents among its parameters: `{"mask": [Z] of 0 and 1, "model": params}`.
 
-    A masked latent carries nothing: its posterior and its prior are N(0, 1), so its KL is 0, and the decoder is given 0
+    A masked latent carries nothing: its posterior and its prior are N(0, 1), so its KL is 0, and the decoder reads 0
     in its place. What is left has exactly the ELBO and the gradients of the smaller model with the same weights. The
-    mask is an array, so models of many latent sizes share one compiled program; no gradient reaches it. Only free bits
-    are paid for a masked latent too: a constant.
+    mask is an array, so models of many latent sizes share one compiled program; no gradient reaches it. With free bits,
+    a masked latent costs a constant.
 
     Raises:
-        ValueError: the model was made by hand, so its latent size is not known, or has several layers of latents.
+        ValueError: the model is one of the user's own, so its latent size is not known, or has a hierarchy of latents.
     """
     checks.require(model.architecture is not None, "model", "be one of `make`", "a model without an architecture")
     assert model.architecture is not None
@@ -130,12 +233,12 @@ def masked(model: CVAE) -> CVAE:
 
     def init(key: Array) -> Params:
         params = model.init(key)
-        return {"mask": jnp.ones(latent_size), "model": params}
+        return {"mask": jnp.ones(latent_size, dtype_of(params)), "model": params}
 
     def hide(params: Params, q: Latents) -> Normal:
         assert isinstance(q, Normal)
-        kept = lax.stop_gradient(params["mask"]) > 0
-        return Normal(jnp.where(kept, q.mean, 0), jnp.where(kept, q.log_std, 0))
+        active = lax.stop_gradient(params["mask"]) > 0
+        return Normal(jnp.where(active, q.mean, 0), jnp.where(active, q.log_std, 0))
 
     def encode(params: Params, x: Array, c: Conditions) -> Normal:
         return hide(params, model.encode(params["model"], x, c))
@@ -146,38 +249,4 @@ def masked(model: CVAE) -> CVAE:
     def decode(params: Params, z: Array, c: Conditions) -> Distribution:
         return model.decode(params["model"], jnp.where(lax.stop_gradient(params["mask"]) > 0, z, 0), c)
 
-    return CVAE(init, encode, prior, decode, model.architecture)
-
-
-def check_inputs(architecture: Architecture, x: Any, c: Any) -> None:
-    """Refuse prepared examples that do not suit an architecture: the door of `encode`, and of what scores x without it.
-
-    Raises:
-        ValueError: x is empty, not [B, *event_shape], or outside the likelihood's support; c is not what the
-            condition says, one entry an example.
-    """
-    checks.event("x", x, architecture.event_shape)
-    architecture.likelihood.check("x", x)
-    architecture.condition.check(c, batch=x.shape[0])
-
-
-def check_examples(model: CVAE, x: Any, c: Any) -> None:
-    """Refuse raw examples, as stored, that do not suit a model: the door of fitting and evaluating.
-
-    Raises:
-        ValueError: x is empty, not [N, *event_shape], or outside the likelihood's support; c is not what the model's
-            condition says, one entry an example.
-    """
-    if model.architecture is None:
-        return
-    checks.event("x", x, model.architecture.event_shape)
-    model.architecture.likelihood.check_stored("x", x)
-    model.architecture.condition.check_stored(c, batch=x.shape[0])
-
-
-def default_preparation(model: CVAE, targets: str = "grey", **noise: Any) -> Prepare:
-    """The preparation that a model's condition asks for; a hand-made model gets grey levels.
-
-    `noise` is that of training: see `preparation`.
-    """
-    return preparation(model.architecture.condition if model.architecture else Nothing(), targets, **noise)
+    return CVAE(init, encode, prior, decode, model.architecture, latent_mask=True)

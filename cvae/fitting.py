@@ -1,0 +1,282 @@
+"""Fitting: the loop over epochs of training, with validation, early stopping and resumption.
+
+`epochs` iterates and hands each epoch to the caller's loop, to log, save or stop; `fit` is the simplest such loop. Keys
+are derived from the one given by the number of the epoch, so a fit is a pure function of its arguments, and one that is
+resumed ends at the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax import Array
+
+from cvae import checks
+from cvae.conditions import Conditions, Unconditional
+from cvae.config import Training
+from cvae.data.augmentation import Augment, augmentation, binarize
+from cvae.evaluation import evaluate
+from cvae.keys import BINARIZATION_SEEDS, named
+from cvae.model import CVAE, at_origin, check_examples
+from cvae.networks import Params
+from cvae.progress import Bar
+from cvae.training import Metrics, TrainState, init_state, static, train_steps
+
+REMEDY = "try a lower learning_rate, or a clip_norm such as 10"
+
+
+class Epoch(NamedTuple):
+    """What one epoch of training came to."""
+
+    epoch: int  # counted from 1
+    train: Metrics  # means over the epoch's steps, while the parameters changed
+    validation: Metrics | None  # after the epoch, where a validation set was given
+    first_loss: float  # of the epoch's first step; in the first epoch that is before any training
+    seconds: float  # of the training steps; the first epoch's include compilation
+    examples_per_second: float
+
+
+class Progress(NamedTuple):
+    """A fit after an epoch: with the arguments of that fit, all that decides how it goes on."""
+
+    state: TrainState
+    best: Params | None  # of the epoch that validates best, where patience decides
+    history: list[Epoch]
+    training: Training  # the settings of the fit
+
+    @property
+    def result(self) -> Params:
+        """The parameters to use: the best, if patience decides."""
+        return self.state.result if self.best is None else self.best
+
+
+class Fitted(NamedTuple):
+    """The result of a fit."""
+
+    params: Params
+    history: list[Epoch]
+    notes: list[str]  # what the user should know, such as a loss that rose
+
+
+def epochs(
+    model: CVAE,
+    params: Params | Progress,
+    key: Array,
+    x: Any,
+    c: Any,
+    training: Training = Training(),
+    *,
+    validation: tuple[Any, Any] | None = None,
+    augment: Augment | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Iterator[Progress]:
+    """Train epoch by epoch; the caller's loop logs, saves, and may stop at any time.
+
+        for progress in cvae.epochs(model, params, key, x, c, training):
+            print(progress.history[-1])
+
+    Called with a `Progress` in place of parameters, and otherwise the same arguments, it goes on from there and ends at
+    the same bits as without interruption.
+
+    Args: as `fit`.
+    Raises: ValueError and FloatingPointError as `fit`.
+    """
+    prepared = prepare(model, params, key, x, c, training, validation, augment)
+    step = partial(train_steps, prepared.model, static(training), augment=prepared.augment, optimizer=optimizer)
+    start = params if isinstance(params, Progress) else begin(init_state(params, training, optimizer), training)
+    check_resumed(start, training)
+    validate = None
+    if prepared.validation is not None:
+        proposal = "prior" if training.hybrid_weight == 0 else "posterior"
+        # Every epoch is scored with the same draws, so that two epochs differ by their parameters alone.
+        validate = partial(_validate, model, named(key, "validation"), *prepared.validation, proposal)
+    return iterate(step, start, named(key, "training"), prepared.x, prepared.c, training, validate)
+
+
+class Prepared(NamedTuple):
+    """The arguments of a fit as its training step takes them."""
+
+    model: CVAE  # at the origin
+    x: Any
+    c: Any
+    validation: tuple[Any, Any] | None  # as the original model takes it
+    augment: Augment
+
+
+def prepare(
+    model: CVAE,
+    params: Params | Progress,
+    key: Array,
+    x: Any,
+    c: Any,
+    training: Training,
+    validation: Any,
+    augment: Augment | None,
+) -> Prepared:
+    """Refuse arguments of a fit that do not suit each other; binarise pixels drawn once; move x and c to the origin."""
+    checks.key("key", key)
+    checks.instance("training", training, Training, "a cvae.Training")
+    known = isinstance(params, Progress | Mapping)
+    checks.require(known, "params", "be parameters as model.init(key) gives, or a Progress", checks.shown(params))
+    names = params.state.params.keys() if isinstance(params, Progress) else params.keys()
+    x, c = _drawn_once(*check_examples(model.architecture, x, c), training, "train")
+    size, batch = x.shape[0], training.batch_size
+    checks.require(size >= batch, "batch_size", f"be at most the number of examples, {size}", batch)
+    checks.require(training.shift == 0 or x.ndim == 4, "shift", "be 0 where x is no image (H, W, C)", training.shift)
+    missing = sorted(set(training.frozen) - names)
+    checks.require(not missing, "frozen", f"name parts of the parameters, {list(names)}", missing)
+    checks.require(training.patience is None or validation is not None, "validation", "be given with patience", None)
+    if validation is not None:
+        pair = isinstance(validation, tuple | list) and len(validation) == 2
+        checks.require(pair, "validation", "be a pair, (x, c)", checks.shown(type(validation)))
+        validation = _drawn_once(*check_examples(model.architecture, *validation), training, "validation")
+    moved, x, c = at_origin(model, x, c)
+    condition = moved.architecture.condition if moved.architecture else Unconditional()
+    x, c = jax.device_put((x, dict(c)))
+    return Prepared(moved, x, c, validation, augment or augmentation(condition, static(training)))
+
+
+def begin(state: TrainState, training: Training) -> Progress:
+    """The progress before the first epoch."""
+    return Progress(state, None, [], training)
+
+
+def check_resumed(start: Progress, training: Training) -> None:
+    """Refuse to go on with other settings; more epochs are possible where no schedule depends on them."""
+    free = {"patience"} | ({"epochs"} if training.schedule == "constant" else set())
+    for name, before in vars(start.training).items():
+        if not name.startswith("_") and name not in free and before != (now := getattr(training, name)):
+            raise ValueError(f"{name} must be as in the fit that is resumed, {before!r}, got {now!r}")
+
+
+def iterate(
+    step: Callable[..., tuple[TrainState, Metrics]],
+    start: Progress,
+    key: Array,
+    x: Array,
+    c: Conditions,
+    training: Training,
+    validate: Callable[[Params], Metrics] | None = None,
+) -> Iterator[Progress]:
+    """The loop over epochs, see `epochs`: of one model, or of several side by side (`sweeps`).
+
+    States, keys and metrics of several have a leading axis.
+    """
+    state, best, history = jax.device_put(start.state), start.best, list(start.history)
+    fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
+    while not ended(training, history):
+        number, began = len(history) + 1, time.perf_counter()
+        state, steps = step(state, fold_in(key, number), x, c)
+        steps = jax.tree.map(np.asarray, steps)  # waits for the device, so the clock is read after the work
+        seconds = time.perf_counter() - began
+        train = _finite_means(steps, state.params, number)
+        scores = validate(state.result) if validate else None
+        first = steps.loss[..., 0].tolist()
+        history = [*history, Epoch(number, train, scores, first, seconds, x.shape[0] / seconds)]
+        if training.patience is not None and best_epoch(history) == number:
+            best = state.result
+        yield Progress(state, best, history, training)
+
+
+def _drawn_once(x: Any, c: Any, training: Training, part: str) -> tuple[Any, Any]:
+    """Pixels drawn 0 or 1 where they are to be drawn once: static targets, and those of validation."""
+    once = training.binarization == "static" or (training.binarization == "dynamic" and part == "validation")
+    return (binarize(BINARIZATION_SEEDS[part], x).astype(np.float32) if once else x), c
+
+
+def _finite_means(steps: Metrics, params: Params, number: int) -> Metrics:
+    """The means of an epoch's metrics; raises FloatingPointError if a loss or a parameter is not finite."""
+    wrong = np.argwhere(~np.isfinite(steps.loss))
+    if len(wrong) > 0:
+        value, place = np.asarray(steps.loss)[tuple(wrong[0])], wrong[0][-1] + 1
+        raise FloatingPointError(f"the loss in epoch {number}, step {place} is {value}; {REMEDY}")
+    if not all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):  # spoilt by the last step
+        raise FloatingPointError(f"the parameters after epoch {number} are not finite; {REMEDY}")
+    return Metrics(*(np.mean(values, axis=-1, dtype=np.float64).tolist() for values in steps))
+
+
+def _validate(model: CVAE, key: Array, x: Any, c: Any, proposal: str, params: Params) -> Metrics:
+    terms = evaluate(model, params, key, x, c, proposal=proposal)
+    return Metrics(float(-terms.value.mean()), float(terms.log_likelihood.mean()), float(terms.kl.mean()))
+
+
+def best_epoch(history: list[Epoch]) -> int:
+    """The number of the first epoch whose validation loss is lowest; 0 where none was validated."""
+    losses = [epoch.validation.loss if epoch.validation else math.inf for epoch in history]
+    finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
+    return finite.index(min(finite)) + 1 if history and min(finite) < math.inf else 0
+
+
+def ended(training: Training, history: list[Epoch]) -> bool:
+    """Whether a fit is over: all epochs are done, or none of the last `patience` was better."""
+    count, patience = len(history), training.patience
+    return count >= training.epochs or (patience is not None and count - best_epoch(history) >= patience)
+
+
+def notes_on(history: list[Epoch]) -> list[str]:
+    """What a user should know of a fit: a loss that ends clearly higher than it was before training."""
+    if not history:
+        return []
+    last, first = history[-1].train.loss, history[0].first_loss
+    if last <= first + 1 + 0.1 * abs(first):  # the loss before training is that of one batch
+        return []
+    return [f"the loss is {last:.6g} after training, where it was {first:.6g} before: {REMEDY}"]
+
+
+def fit(
+    model: CVAE,
+    params: Params | Progress,
+    key: Array,
+    x: Any,
+    c: Any,
+    training: Training = Training(),
+    *,
+    validation: tuple[Any, Any] | None = None,
+    augment: Augment | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Fit a model; the same arguments give the same parameters, bit for bit.
+
+    Interrupted (Ctrl-C, a notebook's stop button) it returns what it has, with a warning.
+
+    Args:
+        model: the model.
+        params: where to start, as `model.init(key)` gives; or the `Progress` of an interrupted fit, to go on with.
+        key: the source of all randomness.
+        x: training examples, [N, *event], on the host or a device.
+        c: their conditions, each of length N.
+        training: the settings.
+        validation: (x, c), scored by the ELBO after every epoch (under the prior if `hybrid_weight` is 0). With
+            `patience` it decides when to stop and which epoch's parameters are returned.
+        augment: a function (key, x, c) -> (x, c) in place of `data.augmentation(condition, training)`, called on every
+            training batch; x and c are moved to the origin (see `model.at_origin`).
+        optimizer: an Optax optimiser in place of Adam; its own learning rate applies.
+        progress: draw a bar with the loss and examples per second.
+
+    Raises:
+        ValueError: examples that do not suit the model, or settings that do not suit the examples.
+        FloatingPointError: a loss, or a parameter after an epoch, is not finite.
+    """
+    options: dict[str, Any] = {"validation": validation, "augment": augment, "optimizer": optimizer}
+    run = epochs(model, params, key, x, c, training, **options)
+    result, history = (params.result, params.history) if isinstance(params, Progress) else (params, [])
+    with Bar("fit", training.epochs, len(history), disable=not progress) as bar:
+        try:
+            for current in run:
+                result, history = current.result, current.history
+                bar.epoch(history[-1])
+        except KeyboardInterrupt:
+            done = f"{len(history)} of {training.epochs} epochs"
+            warnings.warn(f"interrupted after {done}; their parameters are returned", stacklevel=2)
+    for note in (notes := notes_on(history)):
+        warnings.warn(note, stacklevel=2)
+    return Fitted(result, history, notes)

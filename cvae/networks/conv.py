@@ -1,0 +1,198 @@
+"""A convolutional body for images of any height and width.
+
+An encoder contracts: convolutions at every resolution, each half as high and wide as the one before, then one dense
+layer. A decoder expands, in mirror image. Images whose sides cannot be halved so often are padded and cropped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+from cvae import checks
+from cvae.networks.layers import Body, Conditioned, linear
+
+if TYPE_CHECKING:
+    from cvae.conditions import Features, FeatureSizes
+    from cvae.config import Architecture
+
+
+class Convolutional(Body):
+    """Residual blocks of 3x3 convolutions; `hidden` names the channels of each resolution and, last, a dense width.
+
+    Contracting, with H and W those of the last resolution, [..] the condition's images and numbers:
+
+        h <- K [x, images];   at every resolution   h <- block(h), and down to the next   h <- W space_to_depth(h)
+        gelu(L [h / sqrt(H W), numbers])
+
+    Expanding:
+
+        h <- W gelu(L [z, numbers, pixels]), a grid;   up at every resolution   h <- depth_to_space(W block(h))
+        K block(h + K images)
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        features: FeatureSizes,
+        architecture: Architecture,
+        rngs: nnx.Rngs,
+        outputs: int | None = None,
+    ):
+        *channels, self.size = architecture.hidden
+        height, width, _ = architecture.event_shape
+        factor = 2 ** (len(channels) - 1)
+        self.padded = (-(-height // factor) * factor, -(-width // factor) * factor)
+        self.coarsest = (self.padded[0] // factor, self.padded[1] // factor, channels[-1])
+        self.event_shape, self.depth = architecture.event_shape, len(channels)
+        build = self._contracting if outputs is None else self._expanding
+        build(inputs, features, architecture, rngs, outputs or 0)
+
+    @staticmethod
+    def check(architecture: Architecture) -> None:
+        """Refuse x that is no image, and `hidden` without channels."""
+        shape, hidden = architecture.event_shape, architecture.hidden
+        checks.require(len(shape) == 3, "event_shape", "be an image (H, W, C) for a convolutional body", shape)
+        rule = "have channels and, last, a dense width for a convolutional body"
+        checks.require(len(hidden) > 1, "hidden", rule, hidden)
+
+    def _contracting(
+        self, inputs: tuple[int, ...], features: FeatureSizes, architecture: Architecture, rngs: nnx.Rngs, _: int
+    ) -> None:
+        *channels, width = architecture.hidden
+        depth = features.channels + (inputs[-1] if len(inputs) == 3 else 0)
+        self.expands, flat = False, math.prod(inputs) if len(inputs) < 3 else 0
+        if depth > 0:
+            self.first = Convolution(depth, channels[0], rngs)
+            self.blocks = nnx.Dict({f"block_{i}": Block(number, rngs) for i, number in enumerate(channels)})
+            self.steps = nnx.Dict(
+                {f"step_{i}": linear(4 * channels[i - 1], channels[i], rngs) for i in range(1, len(channels))}
+            )
+            flat += math.prod(self.coarsest)
+        self.enter = Conditioned(flat, width, features.numbers, architecture, rngs, first=True)
+
+    def _expanding(
+        self, inputs: tuple[int, ...], features: FeatureSizes, architecture: Architecture, rngs: nnx.Rngs, outputs: int
+    ) -> None:
+        *channels, width = architecture.hidden
+        self.expands = True
+        self.enter = Conditioned(math.prod(inputs), width, features.flat, architecture, rngs, first=True)
+        self.grid = linear(width, math.prod(self.coarsest), rngs)
+        self.blocks = nnx.Dict({f"block_{i}": Block(number, rngs) for i, number in enumerate(channels)})
+        self.steps = nnx.Dict(
+            {f"step_{i}": linear(channels[i], 4 * channels[i - 1], rngs) for i in range(1, len(channels))}
+        )
+        if features.channels > 0:
+            self.image = Convolution(features.channels, channels[0], rngs)
+        pixels = self.event_shape[0] * self.event_shape[1]
+        rule = f"give a multiple of {pixels} outputs, one or more per pixel, for a convolutional body"
+        checks.require(outputs % pixels == 0, "likelihood", rule, outputs)
+        self.last = Convolution(channels[0], outputs // pixels, rngs, small=True)
+
+    def __call__(self, inputs: Array, features: Features) -> Array:
+        """Shapes: as of `Body`."""
+        return self._expand(inputs, features) if self.expands else self._contract(inputs, features)
+
+    def _contract(self, inputs: Array, features: Features) -> Array:
+        images = [image for image in (inputs, features.image) if image.ndim == 4 and image.shape[-1] > 0]
+        if not images:  # a prior whose condition has no images
+            return nnx.gelu(self.enter(inputs, features.numbers))
+        hidden = self.blocks["block_0"](self.first(self._pad(jnp.concatenate(images, axis=-1))))
+        for i in range(1, self.depth):
+            hidden = self.blocks[f"block_{i}"](self.steps[f"step_{i}"](space_to_depth(hidden)))
+        # A step of Adam moves every weight alike, and so a sum of thousands of inputs by as many times: unscaled, the
+        # first losses on MNIST are of the order of 1e5, and 60 steps later it is still 40 nats behind.
+        batch, height, width, _ = hidden.shape
+        return nnx.gelu(self.enter(hidden.reshape(batch, -1) / math.sqrt(height * width), features.numbers))
+
+    def _expand(self, inputs: Array, features: Features) -> Array:
+        hidden = self.grid(nnx.gelu(self.enter(inputs, features.flat))).reshape(-1, *self.coarsest)
+        for i in reversed(range(1, self.depth)):
+            hidden = depth_to_space(self.steps[f"step_{i}"](self.blocks[f"block_{i}"](hidden)))
+        if features.image.shape[-1] > 0:
+            hidden = hidden + self.image(self._pad(features.image))
+        height, width, _ = self.event_shape
+        outputs = self.last(self.blocks["block_0"](hidden))[:, :height, :width]
+        # Per channel of x its outputs side by side, as the likelihood reads them.
+        return outputs.reshape(outputs.shape[0], -1)
+
+    def _pad(self, image: Array) -> Array:
+        (height, width), (tall, wide) = image.shape[1:3], self.padded
+        return jnp.pad(image, ((0, 0), (0, tall - height), (0, wide - width), (0, 0)))
+
+
+class Convolution(nnx.Module):
+    """A 3x3 convolution and a bias; see `convolve`. Initialised as `linear`."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs, *, small: bool = False):
+        scale = nnx.initializers.normal(0.1 / math.sqrt(9 * inputs)) if small else nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(scale(rngs.params(), (3, 3, inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        """Shapes: [B, H, W, inputs] -> [B, H, W, outputs]."""
+        return convolve(x, self.kernel[...]) + self.bias[...]
+
+
+class Block(nnx.Module):
+    """A residual block of two 3x3 convolutions: h + K2 gelu(K1 layer_norm(h)), normalised pixel by pixel.
+
+    References: He et al. 2016; normalised before the branch as by Xiong et al. 2020, over the channels as by Liu et
+    al. 2022.
+    """
+
+    def __init__(self, channels: int, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(channels, rngs=rngs)
+        self.inner, self.outer = (Convolution(channels, channels, rngs) for _ in range(2))
+
+    def __call__(self, hidden: Array) -> Array:
+        """Shapes: [B, H, W, channels] -> [B, H, W, channels]."""
+        return hidden + self.outer(nnx.gelu(self.inner(self.norm(hidden))))
+
+
+def convolve(x: Array, kernel: Array) -> Array:
+    """A 3x3 convolution of images with zeros around them.
+
+        y[b, h, w] = sum_ij  kernel[i, j]^T x[b, h + i - 1, w + j - 1]
+
+    On a CPU it is written as that sum of nine shifted matrix products, because XLA leaves its fast convolution inside
+    loops, and an epoch is one (jax issue 12868). To fewer channels the products are shifted, else their inputs.
+
+    Shapes: [B, H, W, I], [3, 3, I, O] -> [B, H, W, O].
+    """
+    if jax.default_backend() != "cpu":
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    _, height, width, inputs = x.shape
+    outputs = kernel.shape[-1]
+    narrowing = outputs < inputs
+    if narrowing:
+        x = x @ kernel.transpose(2, 0, 1, 3).reshape(inputs, 9 * outputs)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def tap(i: int, j: int) -> Array:
+        shifted = padded[:, i : i + height, j : j + width]
+        if not narrowing:
+            return shifted @ kernel[i, j]
+        return shifted[..., (3 * i + j) * outputs :][..., :outputs]
+
+    first, *others = (tap(i, j) for i in range(3) for j in range(3))
+    return sum(others, start=first)
+
+
+def space_to_depth(x: Array) -> Array:
+    """Every square of 2x2 pixels as one of four times the channels.  Shapes: [B, 2H, 2W, C] -> [B, H, W, 4C]."""
+    batch, height, width, channels = x.shape
+    squares = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def depth_to_space(x: Array) -> Array:
+    """The inverse of `space_to_depth`.  Shapes: [B, H, W, 4C] -> [B, 2H, 2W, C]."""
+    batch, height, width, channels = x.shape
+    squares = x.reshape(batch, height, width, 2, 2, channels // 4)
+    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)

@@ -1,0 +1,33 @@
+"""Figures: host arrays in, matplotlib figures out; knows no models and opens no window.
+
+    figure = cvae.plotting.grid(images, "test images", row_labels=["data", "model"])
+    cvae.plotting.save(figure, "figures/reconstructions")  # reconstructions.png and reconstructions.pdf
+
+Figures are made without pyplot, so they hold no global state and need no display; a notebook shows the one it gets.
+`images` has grids of images, `latents` scatter plots of the latent space, `sweeps` results over latent sizes and
+conditions, `charts` the other charts, and `style` what they share.
+"""
+
+from cvae.plotting.charts import calibration, curves, marginals, pair, requested_against_measured
+from cvae.plotting.images import attribute_grid, completions, grid, tile, write
+from cvae.plotting.latents import latents
+from cvae.plotting.style import save
+from cvae.plotting.sweeps import against_latent_size, by_condition, rate_distortion
+
+__all__ = [
+    "against_latent_size",
+    "attribute_grid",
+    "by_condition",
+    "calibration",
+    "completions",
+    "curves",
+    "grid",
+    "latents",
+    "marginals",
+    "pair",
+    "rate_distortion",
+    "requested_against_measured",
+    "save",
+    "tile",
+    "write",
+]
