@@ -1,116 +1,129 @@
-"""Whether digits come out as asked for, against how varied they are: over the temperature of the prior.
+"""Conditioning accuracy of generated digits against their diversity, over the temperature of the prior.
 
     python -m experiments.mnist_fidelity                                # of runs/mnist_likelihood
     python -m experiments.mnist_fidelity --run runs/mnist_label --temperatures 0.5 1
 
-The latents of a trained model are drawn from the prior with its standard deviation times the temperature: 1 is the
-model itself, and less is more typical and less varied. An independent judge, trained on real pictures alone, reads the
-digits; beside its agreement stands what it makes of real test pictures, and beside the diversity within a class that of
-real ones. Numbers go to RUN_fidelity, a run folder of its own.
+Latents of a trained model are drawn from the prior with its standard deviation times the temperature: 1 is the model
+itself, and less gives digits that are more typical and vary less. A reference classifier, trained on real images only,
+predicts their class. Measured are means of p(x | z, y), beside real grey test images, and draws of p(x | z, y), beside
+test images binarised once. Results go to RUN_fidelity, a run folder of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 import cvae
-from experiments import command, study
+from cvae import checks, runs
+from cvae.keys import named
+from cvae.settings import NonNegative, Seed, replace
+from experiments.harness import Row, Run, cli, finished, tables
+from experiments.harness.generated import compare, generate
+from experiments.harness.run import binarized
+from experiments.measures import reference_classifier
+
+NAME = "mnist_fidelity"
 
 
-@dataclass(frozen=True)
+@cvae.setting
 class Settings:
     """Options of the experiment."""
 
     run: Path = Path("runs/mnist_likelihood")
-    """run folder of a model that is told the label"""
+    """run folder of a model conditioned on the label"""
     model: str = "cvae"
     """which of its models"""
-    temperatures: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+    temperatures: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
     """factors on the prior's standard deviation"""
-    generated: int = 1000
-    """pictures generated of each class"""
-    seed: int = 0
+    generated: Annotated[int, Field(ge=2)] = 1000
+    """images generated per class"""
+    seed: Seed = 0
     """source of all randomness"""
     data_dir: Path | None = None
-    """folder of prepared data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if left out"""
+    """folder of prepared data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets"""
     out: Path | None = None
-    """run folder; RUN_fidelity if left out, and what it held before is replaced"""
+    """run folder; None is RUN_fidelity"""
+    fresh: bool = False
+    """start over, and discard what the run folder holds"""
 
 
-def main(settings: Settings) -> Path:
-    """Draw, judge and write; returns the new run folder."""
-    checks = cvae.checks
-    checks.whole_number("--generated", settings.generated, least=2)
-    checks.require(len(settings.temperatures) > 0, "--temperatures", "name at least one", "none")
-    for temperature in settings.temperatures:
-        checks.finite_number("--temperatures", temperature, least=0)
-    import jax
+TABLE = [
+    Row("conditioning accuracy, means", "conditioning_accuracy", "percent"),
+    Row("diversity", "diversity", "nats"),
+    Row("conditioning accuracy, draws", "draws.conditioning_accuracy", "percent"),
+    Row("diversity", "draws.diversity", "nats"),
+]
 
-    model, params, config = cvae.load(settings.run, settings.model)
-    condition = config.models[settings.model].condition
-    alone = set(condition.stored_names) - {"shift"} == {"label"}
-    checks.require(alone, "--model", "be told the label alone", repr(condition))
-    trained_in = provenance(settings.run)
-    dataset = cvae.data.load(config.dataset, settings.data_dir)
-    asked = replace(config, experiment="mnist_fidelity", seed=settings.seed)
+
+def execute(settings: Settings) -> Path:
+    """Generate, measure and write the summary, or print the one that is there; returns the new run folder."""
+    trained_in, before = runs.read_summary(settings.run), runs.read_config(settings.run)
+    checks.one_of("--model", settings.model, list(before.models))
+    model, params = cvae.load(settings.run, settings.model)
+    spec = before.models[settings.model].condition.spec
+    checks.require({"label"} <= spec.keys() <= {"label", "shift"}, "--model", "be conditioned on the label", [*spec])
+    config = replace(before, experiment=NAME, seed=settings.seed)
     out = settings.out or settings.run.absolute().with_name(f"{settings.run.absolute().name}_fidelity")
-    cvae.runs.check_discardable(out)
-    if (out / "config.json").exists():  # a trained model must not go for the measuring of another
-        there = cvae.runs.read_config(out).experiment
-        checks.require(there == "mnist_fidelity", "--out", "hold a run of mnist_fidelity or none", f"one of {there}")
-    if out.exists():
-        with cvae.runs.Lock(out):
-            cvae.runs.discard(out)
-    with study.Study(asked, out) as kept:
+    check_folder(out, config, settings)
+    dataset = cvae.data.load(config.dataset, settings.data_dir)
+    data = (dataset, params)
+    if summary := finished(out, settings, data):
+        print(f"finished on {summary['date'][:10]}: {out / 'summary.json'}; --fresh starts over\n\n{table(summary)}")
+        return out
+    with Run(config, out, settings, data) as run:
+        print("training the reference classifier on real images", flush=True)
+        classifier = reference_classifier.train(*dataset.train, settings.seed)
         label = np.repeat(np.arange(dataset.num_classes), settings.generated)
-        draw = jax.jit(cvae.sample, static_argnums=0)
-        print("training the judge on real pictures", flush=True)
-        from experiments import judge
-
-        reader = judge.train(dataset.train.x, dataset.train.label, settings.seed)
-        rows = []
-        unmoved = study.unmoved(config.models[settings.model], settings.generated)
+        generated = []
         for temperature in settings.temperatures:
-            keys = jax.random.split(jax.random.key(settings.seed), dataset.num_classes)
-            of_class = np.split(label, dataset.num_classes)
-            drawn = [
-                draw(model, params, key, {"label": part} | unmoved, temperature=temperature)
-                for key, part in zip(keys, of_class, strict=True)
-            ]
-            pictures = np.concatenate([np.asarray(part) for part in drawn])
-            rows.append({"temperature": temperature} | measured(reader, pictures, label, settings.seed))
-            print(line(f"temperature {temperature:g}", rows[-1]), flush=True)
-        real = measured(reader, dataset.test.x, dataset.test.label, settings.seed)
-        kept.keep(generated=rows, real=real, pictures=len(label), trained_in=trained_in, model=settings.model)
-        print(line("real pictures", real))
-        print(f"\n{dataset.name}; all of it in {out / 'summary.json'}")
+            print(f"temperature {temperature:g}", flush=True)
+            options: dict[str, Any] = {"temperature": temperature}
+            means, draws = (
+                measured(
+                    classifier, generate(model, params, named(run.key, "figures"), label, mean=mean, **options), label
+                )
+                for mean in (True, False)
+            )
+            generated.append(options | means | {"draws": draws})
+        test = dataset.test
+        real = measured(classifier, test.x, test.label)
+        real["draws"] = measured(classifier, binarized(test.x, {})[0].astype(np.float32), test.label)
+        source = {name: trained_in[name] for name in ("experiment", "commit", "date")}
+        summary = run.write_summary(
+            generated=generated, real=real, images=len(label), trained_in=source, model=settings.model
+        )
+    print(f"\n{table(summary)}\n\n{out / 'summary.json'}")
     return out
 
 
-def measured(reader: Any, x: np.ndarray, label: np.ndarray, seed: int) -> dict[str, Any]:
-    """Agreement with the judge, and diversity within a class.  Shapes: [N, H, W, 1], [N]."""
-    fidelity = cvae.fidelity
-    return {
-        "agreement": fidelity.agreement(reader.predict(x), label),
-        "diversity": fidelity.diversity(x, label, seed=seed).overall,
-    }
+def check_folder(out: Path, config: cvae.config.Config, settings: Settings) -> None:
+    """Refuse a folder that is not for these results; that of a trained model is never discarded."""
+    if (out / "config.json").exists():
+        held = runs.read_config(out).experiment
+        checks.require(held == NAME, "--out", f"hold a run of {NAME} or none", f"one of {held}")
+    runs.check_folder(out, config, fresh=settings.fresh)
 
 
-def provenance(run: Path) -> dict[str, Any]:
-    """Which run the model came from, as its own summary says."""
-    summary = cvae.runs.read_summary(run)
-    return {name: summary[name] for name in ("experiment", "commit", "date")}
+def measured(classifier: reference_classifier.ReferenceClassifier, x: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    """Conditioning accuracy and diversity within a class, by name.  Shapes: [N, H, W, 1], [N]."""
+    return dict(zip(("conditioning_accuracy", "diversity"), compare(classifier, x, label), strict=True))
 
 
-def line(name: str, row: dict[str, Any]) -> str:
-    """A row as it is printed."""
-    agreement = tuple(100 * part for part in row["agreement"])
-    return f"{name:18}{study.plus_minus(agreement):>16} % as asked{study.plus_minus(row['diversity']):>16} diversity"
+def table(summary: dict[str, Any]) -> str:
+    """The results as they are printed."""
+    records = {f"temperature {row['temperature']:g}": row for row in summary["generated"]}
+    records["real, grey and binarised"] = summary["real"]
+    return tables.by_row(TABLE, records, f"{summary['dataset']}, {summary['images']:,} generated images")
+
+
+def main() -> None:
+    """The command line."""
+    execute(cli.options(Settings, __doc__))
 
 
 if __name__ == "__main__":
-    command.run(main, Settings, __doc__)
+    cli.protected(main)

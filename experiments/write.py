@@ -1,15 +1,14 @@
-"""Handwriting from typed characters: a trained CVAE draws them, all in one hand.
+"""Typed digits drawn in handwriting by a trained CVAE, a row for each handwriting style.
 
     python -m experiments.write 2026
-    python -m experiments.write 2026 --hands 8 --temperature 0.7 --out card.png
+    python -m experiments.write 2026 --styles 8 --temperature 0.7 --out card.png
 
-One latent z, drawn from the prior, is a hand: every character of a row is decoded from the same z, each with its own
-label. The model comes from `python -m experiments.mnist_label`.
+A latent z, drawn from the prior, is a handwriting style: every character of a row is decoded from the same z, each
+conditioned on its own label. The model comes from `python -m experiments.mnist_label`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,81 +16,89 @@ import numpy as np
 import tyro
 
 import cvae
-from experiments import command, pictures
+from cvae import checks, plotting
+from cvae.settings import Count, NonNegative, Seed
+from experiments.harness import cli
+from experiments.harness.label_figures import decode
 
-RUNS = Path("runs")
-# What is typed for each class, in the order of the labels.
+RUNS = (Path("runs/mnist_label"), Path("runs/mnist_label_digits"))
+# The character of each class, in the order of the labels.
 CHARACTERS = {"mnist": "0123456789", "digits": "0123456789", "kmnist": "おきすつなはまやれを"}
 
 
-@dataclass(frozen=True)
+@cvae.setting
 class Settings:
     """Options."""
 
     text: Annotated[str, tyro.conf.Positional]
     """what to write, such as 2026"""
     run: Path | None = None
-    """run folder of experiments.mnist_label; runs/mnist_label if left out, or the one on the 8x8 digits"""
-    hands: int = 1
-    """number of hands, a row each"""
-    temperature: float = 1.0
-    """spread of the hands: 0 is the most typical one, above 1 they grow wild"""
-    seed: int = 0
-    """source of the hands"""
+    """run folder of experiments.mnist_label; None is runs/mnist_label, or the run on the 8x8 digits"""
+    styles: Count = 1
+    """number of handwriting styles, a row each"""
+    temperature: NonNegative = 1.0
+    """factor on the standard deviation of the styles: 0 is the mean style, above 1 they become unusual"""
+    seed: Seed = 0
+    """source of the styles"""
     out: Path | None = None
-    """PNG to write; figures/DATASET_write_TEXT.png in the run folder if left out"""
+    """PNG to write; None is figures/DATASET_write_TEXT.png in the run folder"""
 
 
 def find_run(run: Path | None) -> Path:
-    """The run folder that was named, or the first there is.
+    """The run folder that is named, or the first of the usual ones that exists.
 
     Raises:
-        ValueError: there is none; says which command makes one.
+        ValueError: there is none; names the command that makes one.
     """
-    choices = [run] if run is not None else [RUNS / "mnist_label", RUNS / "mnist_label_digits"]
-    found = [folder for folder in choices if (folder / "config.json").is_file()]
-    make_one = "make one with `python -m experiments.mnist_label`"
-    cvae.checks.require(bool(found), "run", f"be the folder of a finished run ({make_one})", f"none at {choices[0]}")
-    return found[0]
+    choices = RUNS if run is None else (run,)
+    existing = [folder for folder in choices if (folder / "config.json").is_file()]
+    rule = "be the folder of a finished run (make one with `python -m experiments.mnist_label`)"
+    checks.require(len(existing) > 0, "--run", rule, f"none at {choices[0]}")
+    return existing[0]
 
 
 def labels_of(text: str, dataset: str) -> np.ndarray:
     """The label of each typed character, [len(text)].
 
     Raises:
-        ValueError: the data set has no characters, or not this one; names it.
+        ValueError: the data set has no characters, or lacks one of the text; names it.
     """
-    cvae.checks.require(dataset in CHARACTERS, "run", f"be trained on one of {list(CHARACTERS)}", repr(dataset))
-    cvae.checks.require(len(text) > 0, "text", "hold at least one character", repr(text))
+    checks.require(dataset in CHARACTERS, "--run", f"be trained on one of {', '.join(CHARACTERS)}", repr(dataset))
+    checks.require(len(text) > 0, "text", "hold at least one character", repr(text))
     known = CHARACTERS[dataset]
     for character in text:
-        rule = f"hold only what the model was trained on, {known}"
-        cvae.checks.require(character in known, "text", rule, f"{character!r} in {text!r}")
+        rule = f"hold only characters that the model was trained on, {known}"
+        checks.require(character in known, "text", rule, f"{character!r} in {text!r}")
     return np.array([known.index(character) for character in text])
 
 
-def main(settings: Settings) -> Path:
+def execute(settings: Settings) -> Path:
     """Write the text into a PNG; returns its path."""
-    cvae.checks.whole_number("--hands", settings.hands)
-    cvae.checks.seed("--seed", settings.seed)
-    cvae.checks.finite_number("--temperature", settings.temperature, least=0)
     run = find_run(settings.run)
     dataset = cvae.runs.read_config(run).dataset
     label = labels_of(settings.text, dataset)
-    model, params, config = cvae.load(run, "cvae")
-
-    shape = (settings.hands, config.models["cvae"].latent_size)
-    hands = settings.temperature * np.random.default_rng(settings.seed).standard_normal(shape)
-    z, labels = np.repeat(hands, len(label), axis=0), np.tile(label, settings.hands)
-    drawn = pictures.decode(model, params, z, labels)
-    rows = drawn.reshape(settings.hands, len(label), *drawn.shape[1:])
     out = settings.out or run / "figures" / f"{dataset}_write_{settings.text}.png"
-    cvae.checks.require(out.suffix == ".png", "--out", "end in .png", repr(str(out)))
+    checks.require(out.suffix == ".png", "--out", "end in .png", repr(str(out)))
+    model, params = cvae.load(run, "cvae")
+    architecture = model.architecture
+    assert architecture is not None
+    shared = isinstance(architecture.condition, cvae.Label) and architecture.prior == "standard"
+    rule = "hold a model conditioned on the label alone, with a standard prior"
+    checks.require(shared, "--run", rule, f"a {architecture.prior} prior and {architecture.condition}")
+
+    shape = (settings.styles, architecture.latent_size)
+    z = settings.temperature * np.random.default_rng(settings.seed).standard_normal(shape)
+    images = decode(model, params, np.repeat(z, len(label), axis=0), np.tile(label, settings.styles))
     out.parent.mkdir(parents=True, exist_ok=True)
-    cvae.plotting.write_ink(out, rows)
-    print(f"{settings.text} in {settings.hands} hand{'s' if settings.hands > 1 else ''}, {dataset}: {out}")
+    plotting.write(out, images.reshape(settings.styles, len(label), *images.shape[1:]))
+    print(f"{settings.text} in {settings.styles} handwriting style{'s' * (settings.styles > 1)}, {dataset}: {out}")
     return out
 
 
+def main() -> None:
+    """The command line."""
+    execute(cli.options(Settings, __doc__))
+
+
 if __name__ == "__main__":
-    command.run(main, Settings, __doc__)
+    cli.protected(main)

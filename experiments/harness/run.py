@@ -1,0 +1,243 @@
+"""One run of an experiment: its folder from the first epoch to the summary, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from matplotlib.figure import Figure
+
+import cvae
+from cvae import checkpoints, fitting, plotting, runs, training
+from cvae.config import Config
+from cvae.keys import BINARIZATION_SEEDS, named
+from cvae.progress import Bar
+from experiments.harness.interruption import Stopped, deferred
+
+SECONDS = 10  # between checkpoints by default
+
+Examples = tuple[Any, dict[str, Any]]  # x and c
+
+
+class Trained(NamedTuple):
+    """A model of a run, fitted."""
+
+    model: cvae.CVAE
+    params: Any
+    history: list[fitting.Epoch]
+    notes: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Time of all training steps, compilation included."""
+        return sum(epoch.seconds for epoch in self.history)
+
+
+class Run:
+    """A run folder, held by this process: `with Run(config, out, settings, data) as run`.
+
+    Args:
+        config: of the run; written to the folder first.
+        out: the run folder.
+        settings: the command's, recorded in the summary; `save_every` and `fresh` of them apply.
+        data: the arrays that the results depend on, recorded by their fingerprint.
+    """
+
+    def __init__(self, config: Config, out: Path, settings: Any, data: Any):
+        self.config, self.out, self.settings = config, out, settings
+        self.data = runs.fingerprint(data)
+        self.began = time.perf_counter()
+        self.provenance = runs.provenance()  # now, because the source may change during a long run
+        self.key = jax.random.key(config.seed)
+        self.notes: list[str] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Run:
+        runs.check_folder(self.out, self.config, fresh=self.settings.fresh)
+        self._stack.enter_context(runs.lock(self.out))
+        if self.settings.fresh:
+            for line in runs.discard(self.out):
+                print(line)
+        config, written = self.config, self.out / "config.json"
+        if config.sweep is not None and written.exists():  # beside the models that an earlier sweep left there
+            config = cvae.replace(config, models=runs.read_config(self.out).models | config.models)
+        runs.write_json(written, cvae.settings.to_json(config))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def fit(
+        self,
+        name: str,
+        train: Examples,
+        validation: Examples,
+        *,
+        parts: dict[str, Any] | None = None,
+        settings: cvae.Training | None = None,
+    ) -> Trained:
+        """Fit the config's model of this name, or go on with it; logs epochs, checkpoints, and saves its parameters.
+
+        Args:
+            name: of the model.
+            train: its training examples.
+            validation: its validation examples.
+            parts: parameters in place of random initial ones, by the name of their part.
+            settings: in place of the config's training.
+        """
+        model, how = cvae.make(self.config.models[name]), settings or self.config.training
+        params = jax.jit(model.init)(named(self.key, "init")) | (parts or {})
+
+        def epochs(start: fitting.Progress | None) -> Iterator[fitting.Progress]:
+            return cvae.epochs(model, start or params, self.key, *train, how, validation=validation)
+
+        state = jax.eval_shape(lambda p: training.init_state(p, how), params)
+        best = params if how.patience is not None else None
+        start = fitting.Progress(state, best, [], how)
+        progress = self.train(name, epochs, start, runs.fingerprint((train, validation, parts)))
+        runs.save_params(self.out, name, progress.result)
+        notes = fitting.notes_on(progress.history)
+        self.notes += [f"{name}: {note}" for note in notes]
+        return Trained(model, progress.result, progress.history, notes)
+
+    def train(
+        self,
+        name: str,
+        epochs: Callable[[fitting.Progress | None], Iterator[fitting.Progress]],
+        like: fitting.Progress,
+        data: str,
+    ) -> fitting.Progress:
+        """Iterate over epochs from where the run folder has come to: log, checkpoint, and stop on a signal.
+
+        Args:
+            name: of what is trained, for the bar and the files.
+            epochs: called with the progress to go on with, or None.
+            like: its shapes and settings.
+            data: fingerprint of what it is trained on.
+        """
+        facts = {"versions": self.provenance["versions"], "data": data}
+        folder = self.out / "checkpoints" / name
+        with deferred() as signal, checkpoints.Checkpointer(folder) as checkpointer:
+            progress = self._restore(checkpointer, like, facts)
+            history = [] if progress is None else progress.history
+            runs.rewrite_metrics(self.out, name, history)
+            over = fitting.ended(like.training, history)
+            if progress is not None:
+                print(f"{name} is trained" if over else f"{name} goes on after epoch {len(history)}", flush=True)
+            title, saved = f"{name} on {self.config.dataset}", time.monotonic()
+            with Bar(title, like.training.epochs, len(history), disable=over) as bar:
+                for progress in epochs(progress):  # noqa: B020
+                    epoch = progress.history[-1]
+                    bar.epoch(epoch)
+                    runs.append_metrics(self.out, name, epoch)
+                    stopping, ended = signal(), fitting.ended(like.training, progress.history)
+                    if stopping or ended or self._due(epoch.epoch, saved):
+                        self._save(checkpointer, progress, facts)
+                        saved = time.monotonic()
+                    if stopping:
+                        checkpointer.wait()
+                        raise Stopped(stopping, f"stopped after epoch {epoch.epoch} of {name}, saved in {self.out}")
+        assert progress is not None
+        return progress
+
+    def _due(self, epoch: int, saved: float) -> bool:
+        every = self.settings.save_every
+        return epoch % every == 0 if every else time.monotonic() - saved >= SECONDS
+
+    def _save(self, checkpointer: Any, progress: fitting.Progress, facts: dict[str, Any]) -> None:
+        record = {"facts": facts, "history": runs.history_to_json(progress.history)}
+        last = progress.history[-1].validation or progress.history[-1].train
+        loss = last.loss if isinstance(last.loss, float) else sum(last.loss) / len(last.loss)
+        checkpointer.save(len(progress.history), {"state": progress.state, "best": progress.best}, record, loss)
+
+    def _restore(self, checkpointer: Any, like: fitting.Progress, facts: dict[str, Any]) -> fitting.Progress | None:
+        found = checkpointer.newest({"state": like.state, "best": like.best})
+        if found is None:
+            return None
+        before = found.record["facts"]
+        for what, now in facts.items():
+            rule = f"go on with the same {what}, or start over by --fresh"
+            cvae.checks.require(before.get(what) == now, "run folder", rule, f"{self.out}, begun with other {what}")
+        history = runs.history_from_json(found.record["history"])
+        return fitting.Progress(found.tree["state"], found.tree["best"], history, like.training)
+
+    def draw(self, figures: Iterator[tuple[str, Figure]]) -> None:
+        """Write figures as DATASET_NAME.png and .pdf, and print where they are."""
+        folder = self.out / "figures"
+        for name, figure in figures:
+            plotting.save(figure, folder / f"{self.config.dataset}_{name}")
+        print(f"\n{time.perf_counter() - self.began:.0f} s; figures in {folder}:")
+        print("\n".join(f"  {path.name}" for path in sorted(folder.glob("*.png"))))
+
+    def write_summary(self, **results: Any) -> dict[str, Any]:
+        """Write `summary.json`: the results, notes, settings, and where they come from; returns it."""
+        results["seconds"] = results.get("seconds", {}) | {"total": time.perf_counter() - self.began}
+        config = self.config
+        summary = {"experiment": config.experiment, "dataset": config.dataset, "seed": config.seed}
+        summary |= plain(results) | {"notes": self.notes, "settings": recorded(self.settings), "data": self.data}
+        runs.write_json(self.out / "summary.json", summary | self.provenance)
+        return summary | self.provenance
+
+
+NOT_RECORDED = ("data_dir", "out", "save_every", "fresh", "smoke", "figures")  # settings that change no result
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+    """The settings that decide results, as JSON."""
+    return {name: value for name, value in cvae.settings.to_json(settings).items() if name not in NOT_RECORDED}
+
+
+def finished(out: Path, settings: Any, data: Any) -> dict[str, Any] | None:
+    """The summary in a run folder if it is of these very settings and arrays, and is to stay."""
+    if settings.fresh or not (out / "summary.json").exists():
+        return None
+    summary = runs.read_summary(out)
+    same = summary.get("settings") == recorded(settings) and summary.get("data") == runs.fingerprint(data)
+    return summary if same else None
+
+
+def plain(results: Any) -> Any:
+    """Results as JSON has them: named tuples and dicts become objects, arrays lists, NumPy's numbers numbers."""
+    if hasattr(results, "_asdict"):
+        return plain(results._asdict())
+    if isinstance(results, dict):
+        return {str(name): plain(value) for name, value in results.items()}
+    if isinstance(results, list | tuple):
+        return [plain(value) for value in results]
+    if hasattr(results, "tolist"):
+        return results.tolist()
+    return str(results) if isinstance(results, Path) else results
+
+
+def binarized(x: Any, c: dict[str, Any]) -> Examples:
+    """Test examples with pixels drawn 0 or 1 once, always the same, and with them the image that is conditioned on."""
+    x = cvae.data.binarize(BINARIZATION_SEEDS["test"], x)
+    return x, c | ({"image": x} if "image" in c else {})
+
+
+def elbo_summary(trained: Trained, key: jax.Array, x: Any, c: Any) -> dict[str, Any]:
+    """The ELBO with its two terms, rate and distortion, each with its standard error, and active units."""
+    model, params, *_ = trained
+    terms, units = cvae.evaluate(model, params, key, x, c), cvae.active_units(model, params, key, x, c)
+    mean = cvae.evaluation.mean
+    bound = {"elbo": mean(terms.value), "rate": mean(terms.kl), "distortion": mean(-terms.log_likelihood)}
+    return bound | {"active_units": units}
+
+
+def likelihood_summary(
+    trained: Trained, key: jax.Array, x: Any, c: Any, *, num_samples: int, proposal: str = "posterior"
+) -> dict[str, Any]:
+    """Importance-sampled log p(x | c), a lower bound, with its effective sample size."""
+    model, params, *_ = trained
+    scored = cvae.log_likelihood(model, params, key, x, c, num_samples=num_samples, proposal=proposal, progress=True)
+    mean = cvae.evaluation.mean
+    return {
+        "log_likelihood": mean(scored.value),
+        "effective_samples": mean(scored.effective_samples),
+        "num_samples": num_samples,
+        "examples": len(scored.value),
+    }
