@@ -1,1 +1,1 @@
-"""Benchmarks: this project beside its peers, in one run."""
+"""Benchmarks of speed; each compares in interleaved rounds and writes `results/benchmark_NAME.json`."""

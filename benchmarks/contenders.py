@@ -1,33 +1,26 @@
-"""The contenders of `benchmarks.epoch`: one model, trained by this library and by its peers.
+"""The contenders of `benchmarks.epoch`: one model, trained by this library, PyTorch and Keras.
 
-Each is a function from examples and a batch size to a function that trains one epoch and returns its mean loss, in
-nats per example, when the machine is idle again. They import their framework on the first line, one to a process.
+Each is a function from examples and a batch size to a function that trains one epoch and returns its mean loss, in nats
+per example, once the device is idle again. Each imports its framework itself, and runs in a process of its own.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import cvae
+from benchmarks.rounds import Examples
 
 PIXELS, CLASSES, HIDDEN, LATENTS = 784, 10, 512, 2
 LEARNING_RATE = 1e-3
 
 Train = Callable[[], float]
-
-
-class Examples(NamedTuple):
-    """What everybody trains on, as stored."""
-
-    x: np.ndarray  # [N, 28, 28, 1] uint8
-    label: np.ndarray  # [N] int32
 
 
 def epoch_flops(examples: int) -> int:
@@ -43,31 +36,19 @@ def epoch_flops(examples: int) -> int:
 
 
 def cvae_epoch(examples: Examples, batch_size: int) -> Train:
-    """This library, as `cvae.fit` calls it."""
+    """This library, by the loop over epochs that `cvae.fit` is."""
     import jax
-
-    from cvae import training
 
     init_key, train_key = jax.random.split(jax.random.key(0))
     model = cvae.make(cvae.Architecture((28, 28, 1), cvae.Label(CLASSES), LATENTS, (HIDDEN,)))
-    x, c = jax.device_put((examples.x, {"label": examples.label}))
-    settings = cvae.Training(batch_size=batch_size, learning_rate=LEARNING_RATE)
-    state = training.start(model.init(init_key), settings)
-    knobs, recipe = training.Knobs(LEARNING_RATE, 1.0), training.recipe(settings)
-    numbers = itertools.count()
-
-    def train() -> float:
-        nonlocal state
-        key = jax.random.fold_in(train_key, next(numbers))
-        state, terms = training.epoch(model, state, key, x, c, knobs, recipe=recipe, prepare=cvae.prepare)
-        jax.block_until_ready(state)  # type: ignore[no-untyped-call]
-        return training.means(terms, 1).loss
-
-    return train
+    training = cvae.Training(epochs=2**31 - 1, batch_size=batch_size, learning_rate=LEARNING_RATE)
+    params = jax.jit(model.init)(init_key)
+    epochs = cvae.epochs(model, params, train_key, examples.x, {"label": examples.label}, training)
+    return lambda: next(epochs).history[-1].train.loss
 
 
 def pytorch_epoch(examples: Examples, batch_size: int, *, fused: bool | None = None) -> Train:
-    """A PyTorch loop as a careful user writes it: eager, data in memory, losses summed on the device."""
+    """A PyTorch training loop: eager, data in memory, losses summed on the device."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -76,7 +57,7 @@ def pytorch_epoch(examples: Examples, batch_size: int, *, fused: bool | None = N
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     if cuda:
-        # JAX multiplies float32 in TF32 where a GPU has it, PyTorch only when told to.
+        # JAX multiplies float32 in TF32 where a GPU has it, PyTorch only with this setting.
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
 
@@ -108,7 +89,7 @@ def pytorch_epoch(examples: Examples, batch_size: int, *, fused: bool | None = N
     c = functional.one_hot(torch.from_numpy(examples.label).long(), CLASSES).float()
     loader = DataLoader(TensorDataset(x, c), batch_size=batch_size, shuffle=True, pin_memory=cuda)
     model = CVAE().to(device)
-    # Not the default, and a third less time for this model's epoch on a CPU.
+    # `fused` is not the default, and takes a third less time for this model's epoch on a CPU.
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=fused)
 
     def train() -> float:
@@ -127,7 +108,7 @@ def pytorch_epoch(examples: Examples, batch_size: int, *, fused: bool | None = N
 
 
 def keras_epoch(examples: Examples, batch_size: int) -> Train:
-    """Keras 3 on JAX: a model with a loss of its own, fitted to arrays in memory."""
+    """Keras 3 on JAX: a model with its own `compute_loss`, fitted to arrays in memory."""
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
     from keras import layers, ops
@@ -161,7 +142,7 @@ def keras_epoch(examples: Examples, batch_size: int) -> Train:
     c = np.eye(CLASSES, dtype=np.float32)[examples.label]
     model = CVAE()
     adam = keras.optimizers.Adam(LEARNING_RATE, epsilon=1e-8)
-    # Callbacks every ten steps rather than every one: not the default either, and a little faster.
+    # Callbacks every ten steps rather than every one: not the default either, and slightly faster.
     model.compile(optimizer=adam, jit_compile=True, steps_per_execution=10)
 
     def train() -> float:
@@ -181,7 +162,7 @@ EPOCH_OF: dict[str, Callable[[Examples, int], Train]] = {
 
 
 def matmul_rate(repeats: int = 5) -> float:
-    """Floating-point operations a second of a large square float32 product in JAX, the best of several."""
+    """Floating-point operations per second of a large square float32 product in JAX, the best of several."""
     import jax
 
     size = 2048 if jax.default_backend() == "cpu" else 8192
@@ -197,7 +178,7 @@ def matmul_rate(repeats: int = 5) -> float:
 
 
 def accelerator(name: str) -> str | None:
-    """The GPU that this contender's framework sees, by its kind; None for a CPU."""
+    """The kind of GPU that this contender's framework sees; None for a CPU."""
     if name.startswith("pytorch"):
         import torch
 

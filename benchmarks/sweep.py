@@ -1,232 +1,165 @@
-"""What a sweep costs over its members: seconds of `sweeps.fit_members`, beside the same members one by one.
+"""What a sweep costs relative to training its models one by one.
 
     python -m benchmarks.sweep                                           # about a quarter of an hour on two cores
-    python -m benchmarks.sweep --examples 5000 --epochs 1 --rounds 2     # a trial, in a minute
+    python -m benchmarks.sweep --examples 5000 --epochs 1 --rounds 2     # a short trial
 
-The members: the article's model, 512 ReLU units, at 1, 2, 4, 8, 16 and 32 latents by two seeds, with a label and
-without. Compared are
+The models: the article's, 512 ReLU units, with 1, 2, 4, 8, 16 and 32 latents and two seeds each, conditioned on the
+label and unconditional. Compared are
 
     sweep     `sweeps.fit_members`: latent sizes are masks over the widest model, one compiled program for all
-    masked    the same members, a loop over `training.epoch` with the same masks: what the sweep adds to its steps
-    own       models of each member's own size, a loop over `training.epoch`: what the masks and the width cost
+    masked    the same models, a loop over `fit` with the same masks: what the sweep adds
+    own       models of their own sizes, a loop over `fit`: what masks and width cost
 
-All in one process. Each trains one epoch of each program first, which compiles it; those seconds are given apart.
-Then, in every round, each trains all members while the others wait, the first of them another in every round; ratios
-are taken within a round, and their median is over rounds. `sweep` and `masked` are the same members to the last digit
-on a CPU, which is checked: their losses may not differ by more than a thousandth.
+All run in one process. Each first trains one epoch, which compiles its programs and is reported apart. `sweep` and
+`masked` train the same models, so their losses must agree to a thousandth.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jax
 
 import cvae
-from benchmarks.epoch import load_average, load_examples
-from cvae import checks
-from experiments import command
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from cvae.conditions import Condition
-    from cvae.config import Training
-    from cvae.model import CVAE
-    from cvae.sweeps import Member
+from benchmarks import rounds
+from benchmarks.rounds import Row
+from cvae.conditions import Condition
+from cvae.settings import Count, replace
+from cvae.sweeps import Member
+from experiments.harness.cli import options, protected
+from experiments.harness.tables import render
 
 CLASSES = 10
-SAME_LOSS = 1e-3  # relative; by more than this two losses are not those of one member
+SAME_LOSS = 1e-3  # relative
 
 
-@dataclass(frozen=True)
+@cvae.setting
 class Settings:
     """Options of the benchmark."""
 
-    examples: int = 55_000
-    """training examples an epoch"""
-    epochs: int = 2
-    """epochs a member"""
-    rounds: int = 3
-    """times that everything is trained, after the compiling epoch"""
-    latent_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    examples: Count = 55_000
+    """training examples per epoch"""
+    epochs: Count = 2
+    """epochs per model"""
+    rounds: Count = 3
+    """how often everything is trained, after the compiling epoch"""
+    latent_sizes: tuple[Count, ...] = (1, 2, 4, 8, 16, 32)
     """numbers of latents"""
     seeds: tuple[int, ...] = (0, 1)
     """seeds of each"""
-    at_once: int | None = None
-    """members of the sweep side by side; 1 on a CPU and all on an accelerator if left out"""
+    parallel: Count | None = None
+    """models of the sweep trained side by side; by default 1 on a CPU and all on an accelerator"""
     out: Path = Path("results/benchmark_sweep.json")
     """JSON file to write"""
 
 
 class Contest:
-    """The contenders on one type of condition; each returns the last loss of every member."""
+    """The contenders for one condition; each trains all models and returns their last losses."""
 
-    def __init__(self, model: CVAE, members: list[Member], x: np.ndarray, c: Any, training: Training, at_once: Any):
-        import jax
-
-        self.model, self.members, self.training, self.at_once = model, members, training, at_once
-        self.stored, (self.x, self.c) = (x, c), jax.device_put((x, c))
-        self.contenders = {"sweep": self.sweep, "masked": self.masked, "own": self.own}
+    def __init__(self, condition: Condition, members: list[Member], x: Any, c: Any, parallel: int | None):
+        self.members, self.parallel = members, parallel
+        self.x, self.c = jax.device_put((x, c))
+        widest = max(member.latent_size for member in members)
+        self.architecture = cvae.Architecture(condition=condition, latent_size=widest)
+        self.contenders: dict[str, Callable[[int], list[float]]] = {
+            "sweep": self.sweep, "masked": self.masked, "own": self.own,
+        }  # fmt: skip
 
     def sweep(self, epochs: int) -> list[float]:
-        """By `fit_members`, data transfer included."""
-        training = replace(self.training, epochs=epochs)
-        trained = cvae.sweeps.fit_members(
-            self.model, self.members, *self.stored, training, at_once=self.at_once, progress=False
-        )
-        return [member.history[-1].loss for member in trained]
+        """By `fit_members`."""
+        model, training = cvae.make(self.architecture), cvae.Training(epochs=epochs)
+        fitted = cvae.sweeps.fit_members(model, self.members, self.x, self.c, training, self.parallel)
+        return [each.history[-1].train.loss for each in fitted]
 
     def masked(self, epochs: int) -> list[float]:
-        """Each member of the wide model by itself."""
-        import jax
-        import numpy as np
-
-        model, losses = cvae.masked(self.model), []
-        assert self.model.architecture is not None
-        widest = self.model.architecture.latent_size
-        for member in self.members:
-            mask = (np.arange(widest) < member.latent_size).astype(np.float32)
-            one = cvae.sweeps.begin(model, mask[None], np.array([member.seed], np.uint32), self.program)
-            losses.append(self.train(model, jax.tree.map(lambda leaf: leaf[0], one), member, epochs))
-        return losses
+        """Each of the wide, masked models by itself."""
+        wide = cvae.make(self.architecture)
+        return [self._fit(cvae.masked(wide), *member.init(wide), member, epochs) for member in self.members]
 
     def own(self, epochs: int) -> list[float]:
-        """Models as small as the members."""
-        import jax
-
+        """Each as a model of its own size."""
         losses = []
-        assert self.model.architecture is not None
         for member in self.members:
-            model = cvae.make(replace(self.model.architecture, latent_size=member.latent_size))
-            params = jax.jit(model.init)(jax.random.key(member.seed))
-            losses.append(self.train(model, cvae.training.start(params, self.training), member, epochs))
+            model = cvae.make(replace(self.architecture, latent_size=member.latent_size))
+            key = jax.random.key(member.seed)
+            params = jax.jit(model.init)(cvae.keys.named(key, "init"))
+            losses.append(self._fit(model, params, key, member, epochs))
         return losses
 
-    @property
-    def program(self) -> Training:
-        """What of the settings is compiled."""
-        return cvae.training.recipe(self.training)
-
-    def train(self, model: CVAE, state: Any, member: Member, epochs: int) -> float:
-        """The loss of a member's last epoch, with the keys that the sweep gives it."""
-        import jax
-
-        knobs = cvae.training.Knobs(member.learning_rate, member.beta)
-        prepare = cvae.model.default_preparation(model)
-        key, loss = jax.random.fold_in(jax.random.key(member.seed), 1), 0.0
-        for number in range(1, epochs + 1):
-            state, terms = cvae.training.epoch(
-                model,
-                state,
-                jax.random.fold_in(key, number),
-                self.x,
-                self.c,
-                knobs,
-                recipe=self.program,
-                prepare=prepare,
-            )
-            loss = cvae.training.means(terms, number).loss  # waits for the device
-        return loss
+    def _fit(self, model: cvae.CVAE, params: Any, key: Any, member: Member, epochs: int) -> float:
+        training = member.training(cvae.Training(epochs=epochs))
+        return cvae.fit(model, params, key, self.x, self.c, training, progress=False).history[-1].train.loss
 
 
-def programs() -> int:
-    """Training programs compiled so far in this process."""
-    compiled: tuple[Any, ...] = (cvae.sweeps.epochs, cvae.training.epoch)
-    return sum(program._cache_size() for program in compiled)
-
-
-def timed(contender: Callable[[int], list[float]], epochs: int) -> tuple[float, list[float]]:
-    """Seconds, and the losses."""
+def timed(contender: Callable[[int], list[float]], epochs: int) -> Row:
+    """Train; returns the seconds, and the losses."""
     began = time.perf_counter()
     losses = contender(epochs)
-    return time.perf_counter() - began, losses
+    return {"seconds": time.perf_counter() - began, "losses": losses}
 
 
-def measure(name: str, contest: Contest, epochs: int, rounds: int) -> dict[str, Any]:
-    """Compile everything, then time everybody in turn."""
-    rows: dict[str, dict[str, Any]] = {}
+def compiled() -> int:
+    """How many training programs this process has compiled."""
+    one_by_one: Any = cvae.training.train_steps
+    return int(one_by_one._cache_size()) + cvae.sweeps._side_by_side.cache_info().currsize
+
+
+def measure(name: str, contest: Contest, epochs: int, count: int) -> dict[str, Row]:
+    """Compile everything, then time the contenders in turn."""
+    summary: dict[str, Row] = {}
     for contender, train in contest.contenders.items():
-        before = programs()
-        seconds, _ = timed(train, 1)
-        rows[contender] = {"first_epoch": seconds, "programs": programs() - before, "seconds": []}
-        print(f"{name}, warm-up: {contender} {seconds:.1f} s, {rows[contender]['programs']} compiled")
-    for number in range(rounds):
-        names = list(rows)
-        first = number % len(names)
-        for contender in names[first:] + names[:first]:
-            seconds, rows[contender]["losses"] = timed(contest.contenders[contender], epochs)
-            rows[contender]["seconds"].append(seconds)
-        line = ", ".join(f"{contender} {row['seconds'][-1]:.1f} s" for contender, row in rows.items())
-        print(f"{name}, round {number + 1} of {rounds}: {line}")
-    for member, ours, theirs in zip(contest.members, rows["sweep"]["losses"], rows["masked"]["losses"], strict=True):
-        if abs(ours - theirs) > SAME_LOSS * abs(theirs):
-            print(
-                f"{name}, {member.name}: the loss is {ours:.2f} in the sweep and {theirs:.2f} alone: is it one model?"
-            )
-    for contender, row in rows.items():
-        row["median"] = median(row["seconds"])
+        before = compiled()
+        first = timed(train, 1)["seconds"]
+        summary[contender] = {"first_epoch": first, "programs": compiled() - before}
+        print(f"{name}, warm-up: {contender} {first:.1f} s, {summary[contender]['programs']} compiled")
+    contenders = {n: (lambda train=train: timed(train, epochs)) for n, train in contest.contenders.items()}
+    rows = rounds.interleave(contenders, count, name)
+    ours = rounds.seconds_of(rows["sweep"])
+    for contender, row in summary.items():
+        seconds = rounds.seconds_of(rows[contender])
+        row |= {"seconds": seconds, "losses": rows[contender][-1]["losses"], "median": median(seconds)}
         if contender != "sweep":
-            pairs = zip(rows["sweep"]["seconds"], row["seconds"], strict=True)
-            row["sweep_over_this"] = float(median(ours / theirs for ours, theirs in pairs))
-    return rows
+            row["sweep_over_this"] = rounds.ratio(ours, seconds)
+    pairs = zip(contest.members, summary["sweep"]["losses"], summary["masked"]["losses"], strict=True)
+    for member, swept, alone in pairs:
+        if abs(swept - alone) > SAME_LOSS * abs(alone):
+            print(f"{name}, {member.name}: loss {swept:.2f} in the sweep, {alone:.2f} alone: is it the same model?")
+    return summary
 
 
-def report(results: dict[str, dict[str, Any]]) -> None:
+def report(results: dict[str, dict[str, Row]]) -> None:
     """Print the table."""
-    print(
-        "\n| condition | trained as | programs | compiling and first epoch, s | seconds (min - max) | sweep over this |"
-    )
-    print("|---|---|---:|---:|---:|---:|")
+    body = []
     for name, rows in results.items():
         for contender, row in rows.items():
-            spread = f"{row['median']:.2f} ({min(row['seconds']):.2f} - {max(row['seconds']):.2f})"
-            ratio = f"{row['sweep_over_this']:.3f}" if contender != "sweep" else "-"
-            print(f"| {name} | {contender} | {row['programs']} | {row['first_epoch']:.1f} | {spread} | {ratio} |")
+            over = f"{row['sweep_over_this']:.3f}" if contender != "sweep" else "-"
+            first, programs = f"{row['first_epoch']:.1f}", str(row["programs"])
+            body.append([name, contender, programs, first, rounds.spread(row["seconds"]), over])
+    head = ["condition", "trained as", "programs", "first epoch, s", "seconds (min - max)", "sweep over this"]
+    print("\n" + render(head, body, text_columns=2))
 
 
 def main(settings: Settings) -> None:
     """Measure, print the table and write the file."""
-    for option in ("examples", "epochs", "rounds"):
-        checks.whole_number(f"--{option}", getattr(settings, option))
-    if settings.at_once is not None:
-        checks.whole_number("--at-once", settings.at_once)
-    checks.require(not settings.out.is_dir(), "--out", "be a file", f"the folder {settings.out}")
-    sweep = cvae.Sweep(settings.latent_sizes, settings.seeds)
-    examples, data = load_examples(settings.examples)
-    training = cvae.Training(epochs=settings.epochs)
-    load = load_average()
-    provenance = cvae.runs.provenance()  # before a long run, in which the source may change
-    conditions: dict[str, Condition] = {"label": cvae.Label(CLASSES), "none": cvae.Nothing()}
+    rounds.check_out(settings.out)
+    members = cvae.sweeps.members(cvae.Sweep(settings.latent_sizes, settings.seeds))
+    examples, data = rounds.load_examples(settings.examples)
+    load, provenance = rounds.load_average(), cvae.runs.provenance()
+    conditions: dict[str, Condition] = {"label": cvae.Label(CLASSES), "none": cvae.Unconditional()}
     results = {}
     for name, condition in conditions.items():
-        c = {"label": examples.label} if name == "label" else {}
-        model = cvae.make(cvae.Architecture(condition=condition, latent_size=max(sweep.latent_sizes)))
-        cvae.training.check_fit(model, examples.x, c, training)
-        contest = Contest(model, cvae.sweeps.members(sweep), examples.x, c, training, settings.at_once)
+        c = {"label": examples.label} if condition.spec else {}
+        contest = Contest(condition, members, examples.x, c, settings.parallel)
         results[name] = measure(name, contest, settings.epochs, settings.rounds)
     report(results)
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "benchmark": "sweep",
-        "config": {
-            "data": data,
-            "examples": settings.examples,
-            "epochs": settings.epochs,
-            "rounds": settings.rounds,
-            "latent_sizes": list(settings.latent_sizes),
-            "seeds": list(settings.seeds),
-            "at_once": settings.at_once,
-        },
-        "load_average": load,  # of other programs, before the start
-        "results": results,
-    }
-    cvae.runs.write_json(settings.out, record | provenance)
-    print(f"\ndata: {data}; all of it in {settings.out}")
+    config = cvae.settings.to_json(settings) | {"data": data}
+    del config["out"]
+    rounds.write(settings.out, "sweep", config, results, provenance, load_average=load)
 
 
 if __name__ == "__main__":
-    command.run(main, Settings, __doc__)
+    protected(lambda: main(options(Settings, __doc__, package="benchmarks")))

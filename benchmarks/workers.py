@@ -1,39 +1,39 @@
-"""A process for each contender of `benchmarks.epoch`, so that thread pools and imports do not meet.
+"""Worker processes, one per contender, so that thread pools and imports do not interfere.
 
-`python -m benchmarks.workers NAME FOLDER` is the worker, which answers a line of JSON with a line of JSON; `Crew` is
-the parent's end of all of them.
+`python -m benchmarks.workers NAME FOLDER` is a worker: it answers each line of JSON by a line of JSON. `Worker` and
+`Crew` are the parent's side. The protocol is stable, so `benchmarks.against` can start the worker of another checkout.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from benchmarks.contenders import EPOCH_OF, Examples, Train, accelerator, epoch_flops, matmul_rate
+from benchmarks.contenders import EPOCH_OF, Train, accelerator, epoch_flops, matmul_rate
+from benchmarks.rounds import Examples
 
-PEERS = {"pytorch": "torch", "pytorch_fused": "torch", "keras": "keras"}  # and the package each comes from
-REMEDY = "not installed: pip install -e '.[bench]'"
 ROOT = Path(__file__).resolve().parent.parent
+Command = tuple[list[str], Path]  # command line without the folder of the examples, and working directory
 
 
 def work(name: str, folder: Path) -> None:
-    """Answer the parent, a line of JSON for a line of JSON, until it closes the pipe.
+    """Answer the parent until it closes the pipe.
 
-    The first line out names the accelerator. Then `{"batch_size": B}` makes a fresh model and trains its
-    uncounted epoch, and a line without it trains one epoch more. The answer is the seconds of the epoch and its
-    loss; the floor's, the seconds its products would take and the FLOP/s it measured.
+    The first line names the accelerator. Then `{"batch_size": B}` makes a new model and trains its first epoch, and a
+    line without it trains one more epoch. The answer is the seconds of the epoch and its loss; of the floor, the
+    seconds of its matrix products and the measured FLOP/s.
     """
-    # What frameworks print belongs to stderr; the line to the parent is ours alone.
+    # What frameworks print goes to stderr; stdout is for answers alone.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -58,31 +58,30 @@ def work(name: str, folder: Path) -> None:
 
 
 class WorkerDiedError(Exception):
-    """A worker ended without an answer; the message is how, and the last lines it wrote to stderr."""
+    """A worker ended without an answer; the message holds its exit status and its last lines on stderr."""
 
 
 class Worker:
-    """The parent's end of a worker."""
+    """The parent's side of a worker."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
+    def __init__(self, command: list[str], cwd: Path) -> None:
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
-        # JAX would reserve most of a GPU's memory for the first process that comes.
+        # JAX would reserve most of a GPU's memory for the first process.
         environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.workers", name, str(folder)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
             bufsize=1,
-            cwd=ROOT,
+            cwd=cwd,
             env=environment,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
         )
 
     def ask(self, **question: Any) -> None:
-        """Send a question, unless the worker is gone: then `answer` says so."""
+        """Send a question; if the worker has ended, `answer` raises."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(question) + "\n")
@@ -91,7 +90,7 @@ class Worker:
         """Wait for the next answer.
 
         Raises:
-            WorkerDiedError: there will be none.
+            WorkerDiedError: the worker ended.
         """
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -103,7 +102,7 @@ class Worker:
         raise WorkerDiedError("\n    ".join([f"died with exit status {status}", *lines]))
 
     def kill(self) -> None:
-        """End the process now; harmless when it has ended."""
+        """End the process, if it has not ended."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.log):
@@ -112,21 +111,24 @@ class Worker:
 
 
 class Crew:
-    """The workers that are alive, and why the others are not."""
+    """The workers that are alive, and why others are not: `with Crew(commands, examples) as crew`.
 
-    def __init__(self, contenders: tuple[str, ...], folder: Path) -> None:
+    Args:
+        commands: command line and working directory of each worker, by name; the folder of the examples is appended.
+        examples: what they train on.
+    """
+
+    def __init__(self, commands: Mapping[str, Command], examples: Examples) -> None:
         self.left_out: dict[str, str] = {}
-        self.died = False
-        self.workers: dict[str, Worker] = {}
-        for name in contenders:
-            if name in PEERS and importlib.util.find_spec(PEERS[name]) is None:
-                self.left_out[name] = REMEDY
-                print(f"{name}: {REMEDY}", file=sys.stderr)
-            else:
-                self.workers[name] = Worker(name, folder)
+        self._folder = tempfile.TemporaryDirectory()
+        for name, array in examples._asdict().items():
+            np.save(Path(self._folder.name) / f"{name}.npy", array)
+        self.workers = {name: Worker([*line, self._folder.name], cwd) for name, (line, cwd) in commands.items()}
+        ready = [self.answer(name) for name in list(self.workers)]
+        self.has_gpu = any(answer and answer["accelerator"] for answer in ready)
 
     def answer(self, name: str, **question: Any) -> dict[str, Any] | None:
-        """Ask a worker, if there is a question, and wait for its answer; None if it died, and then it is gone."""
+        """Put a question to a worker, if there is one, and wait for the answer; None if it died."""
         worker = self.workers[name]
         try:
             if question:
@@ -134,14 +136,22 @@ class Crew:
             return worker.answer()
         except WorkerDiedError as error:
             print(f"{name}: {error}", file=sys.stderr)
-            self.left_out[name], self.died = str(error).splitlines()[0], True  # the rest names folders
+            self.left_out[name] = str(error).splitlines()[0]  # the rest names folders
             self.workers.pop(name).kill()
             return None
 
-    def close(self) -> None:
-        """End everybody."""
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for worker in self.workers.values():
             worker.kill()
+        self._folder.cleanup()
+
+
+def command_of(name: str) -> Command:
+    """Command line and working directory of a contender's worker."""
+    return [sys.executable, "-m", "benchmarks.workers", name], ROOT
 
 
 if __name__ == "__main__":

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
-import os
+import re
+import signal
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 import cvae
-from experiments import command, mnist_label, study
+from experiments import harness, mnist_label
+from experiments.harness import cli
 from tests.conftest import weights
 
 ROOT = Path(__file__).parent.parent
@@ -29,47 +30,39 @@ def offline(folder: Path) -> dict[str, str]:
     return data | refusing | {"NO_PROXY": "", "no_proxy": ""}
 
 
-def run(*args: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Call a module of the project from another folder, offline, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", *args],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | offline(cwd),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-
-
 def call(module: ModuleType, *args: str) -> subprocess.CompletedProcess:
     """Call a module of the project in this process."""
     out, err, code = io.StringIO(), io.StringIO(), 0
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", [module.__name__, *args])
+        patch.setattr(sys, "argv", [module.__name__.rpartition(".")[2], *args])
+        patch.setattr(warnings, "showwarning", warnings.showwarning)  # restores it
         try:
-            command.run(module.main, module.Settings, module.__doc__)
+            if hasattr(module, "main"):
+                cli.protected(module.main)
+            else:
+                harness.command(module.EXPERIMENT, module.__doc__)
         except SystemExit as stop:
             code = stop.code
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
 def assert_refused(result: subprocess.CompletedProcess, message: str) -> None:
+    """The command ended with this sentence, which may be broken into the lines of a box."""
     assert result.returncode == 2, result.stderr
-    assert message in result.stderr
+    assert message in " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.stderr).split()), result.stderr
     assert "Traceback" not in result.stderr
 
 
-def afresh(settings: Any) -> Any:
-    """The same settings, to start over."""
-    return replace(settings, output=replace(settings.output, fresh=True))
-
-
 def untrained(folder: Path) -> Path:
-    """A run folder of `mnist_label` on the digits whose models were drawn by NumPy: nothing is compiled."""
-    _, config, out = mnist_label.plan(mnist_label.Settings(output=mnist_label.Output(out=folder, smoke=True)))
-    kept = study.Study(config, out)
-    for name, architecture in config.models.items():
-        cvae.runs.save(out, name, weights(cvae.make(architecture)))
-    kept.keep()
+    """A run folder of `mnist_label` on the digits whose parameters are drawn by NumPy: nothing is compiled."""
+    settings = cvae.replace(mnist_label.CONFIGS["smoke"], out=folder)
+    dataset, config, out = cli.plan(mnist_label.EXPERIMENT, settings)
+    with harness.Run(config, out, settings, dataset) as run:
+        for name, architecture in config.models.items():
+            cvae.runs.save_params(out, name, weights(cvae.make(architecture)))
+        run.write_summary(test={}, seconds={})
     return out

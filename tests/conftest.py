@@ -1,6 +1,6 @@
-"""Fixtures: small models with sizes that are all different, one for every condition and prior, and examples for them.
+"""Fixtures: small models of sizes that all differ, for every condition, prior and body, with a batch of examples.
 
-Weights are drawn here by NumPy, biases included: initialising a model compiles for seconds, and leaves biases 0.
+Weights are drawn by NumPy, biases included: initialising a model compiles for seconds, and leaves biases 0.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 # The suite compiles hundreds of small programs and runs each for a moment: without the compiler's last optimisations,
-# and with its older and simpler way to write a loop, it takes half the time. Inherited by the commands that tests
-# start; before JAX is imported.
+# and with its older and simpler code for loops, it takes half the time. Set before JAX is imported; commands that tests
+# start inherit it.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-if version("jaxlib").startswith("0.10."):  # XLA stops at a flag it does not know, and this one will not stay
+if version("jaxlib").startswith("0.10."):  # XLA stops at a flag that it does not know
     os.environ["XLA_FLAGS"] += (
         " --xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true"
         " --xla_cpu_parallel_codegen_split_count=1"
     )
-# And what one process of this session has compiled the others take from a folder: its workers, and those commands.
+# The test workers and those commands share what any of them has compiled.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cvae-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -35,8 +35,9 @@ import pytest
 from hypothesis import settings
 
 import cvae
+from cvae.config import parts_of
 
-# The command line's `--hypothesis-profile` is read after this file, and has the last word.
+# `--hypothesis-profile` on the command line overrides this.
 settings.register_profile("quick", max_examples=7, deadline=None, derandomize=True, database=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile("quick")
@@ -44,23 +45,28 @@ settings.load_profile("quick")
 BATCH, EVENT, LATENT, CLASSES = 3, (2, 3, 1), 4, 5
 
 CONDITIONS = {
-    "nothing": cvae.Nothing(),
+    "unconditional": cvae.Unconditional(),
     "label": cvae.Label(CLASSES),
-    "continuous": cvae.Continuous(2, mean=(3.0, -20.0), std=(0.5, 8.0)),
+    "continuous": cvae.Continuous(2, (3.0, -20.0), (0.5, 8.0)),
     "image": cvae.Image(EVENT, "random_box"),
     "mixed": cvae.Mixed(
-        digit=cvae.Label(CLASSES),
-        part=cvae.Image(EVENT, "random_box"),
-        stroke=cvae.Continuous(2, mean=(1.0, 40.0), std=(0.1, 6.0)),
+        (
+            cvae.Label(CLASSES, "digit"),
+            cvae.Image(EVENT, "random_box"),
+            cvae.Continuous(2, (1.0, 40.0), (0.1, 6.0), "stroke"),
+        )
     ),
 }
-# Every condition with every prior it can have: a prior is learned from something. And one of them by convolutions.
+# Every condition, with either prior (one is learned from a condition), and every body.
 CASES = {
-    f"{name}-{prior}": (condition, {"prior": prior})
-    for name, condition in CONDITIONS.items()
-    for prior in ("standard", "learned")
-    if (name, prior) != ("nothing", "learned")
-} | {"mixed-convolutional": (CONDITIONS["mixed"], {"prior": "learned", "body": "convolutional"})}
+    "unconditional": (CONDITIONS["unconditional"], {}),
+    "label": (CONDITIONS["label"], {}),
+    "continuous-learned": (CONDITIONS["continuous"], {"prior": "learned"}),
+    "image": (CONDITIONS["image"], {"conditioning": "concat_all"}),
+    "mixed-learned": (CONDITIONS["mixed"], {"prior": "learned"}),
+    "mixed-residual": (CONDITIONS["mixed"], {"prior": "learned", "body": "residual", "conditioning": "film"}),
+    "mixed-convolutional": (CONDITIONS["mixed"], {"prior": "learned", "body": "convolutional"}),
+}
 
 
 class Example(NamedTuple):
@@ -72,16 +78,18 @@ class Example(NamedTuple):
     c: dict
 
 
-def stored(condition, rng: np.random.Generator, batch: int = BATCH) -> dict:
-    """Raw conditions as a data set stores them, by the condition's own names."""
+def draw_conditions(condition: cvae.Condition, rng: np.random.Generator, x: np.ndarray) -> dict:
+    """Conditions for the examples x, float32 and int64 arrays by name; of every image some place is hidden."""
     c = {}
-    for part in getattr(condition, "parts", (condition,)):
+    for part in parts_of(condition):
         if isinstance(part, cvae.Label):
-            c[part.name] = rng.integers(0, part.num_classes, batch)
+            c[part.name] = rng.integers(0, part.num_classes, len(x))
         if isinstance(part, cvae.Continuous):
-            c[part.name] = (part.mean + part.std * rng.normal(size=(batch, part.dim))).astype(np.float32)
-        if "observed" in part.stored_names:
-            c["observed"] = rng.random((batch, *part.event_shape)) < 0.5
+            c[part.name] = (part.mean + part.std * rng.normal(size=(len(x), part.dim))).astype(np.float32)
+        if isinstance(part, cvae.Image):
+            c[part.name] = x
+        if "observed" in part.spec:
+            c["observed"] = rng.random(x.shape) < 0.5
             c["observed"][:, 0] = False
     return c
 
@@ -102,28 +110,28 @@ def weights(model, seed: int = 5) -> dict:
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0)))
 
 
-def build(condition, batch: int = BATCH, **fields) -> Example:
-    """A model of this condition, with more fields of its architecture, and a batch of examples complete for it."""
-    model = cvae.make(cvae.Architecture(EVENT, condition, **{"latent_size": LATENT, "hidden": (7, 8)} | fields))
+def build(condition: cvae.Condition, batch: int = BATCH, **fields) -> Example:
+    """A model with this condition and these fields of its architecture, and a batch of examples."""
+    fields = {"event_shape": EVENT, "latent_size": LATENT, "hidden": (7, 8)} | fields
+    model = cvae.make(cvae.Architecture(condition=condition, **fields))
     rng = np.random.default_rng(3)
-    x = rng.random((batch, *EVENT), dtype=np.float32)
-    c = condition.complete(jax.random.key(1), x, stored(condition, rng, batch))
-    return Example(model, weights(model), x, {name: np.asarray(value) for name, value in c.items()})
+    x = rng.random((batch, *model.architecture.event_shape), dtype=np.float32)
+    return Example(model, weights(model), x, draw_conditions(condition, rng, x))
 
 
 @pytest.fixture(scope="session")
 def labelled() -> Example:
-    """A model told a label."""
+    """A model conditioned on a label."""
     return build(cvae.Label(CLASSES))
 
 
 @pytest.fixture(scope="session")
 def plain() -> Example:
-    """A model told nothing."""
-    return build(cvae.Nothing())
+    """An unconditional model."""
+    return build(cvae.Unconditional())
 
 
-@pytest.fixture(scope="session", params=["label", "nothing"])
+@pytest.fixture(scope="session", params=["label", "unconditional"])
 def example(request, labelled, plain) -> Example:
     """Either of them."""
     return labelled if request.param == "label" else plain
@@ -131,7 +139,7 @@ def example(request, labelled, plain) -> Example:
 
 @pytest.fixture(scope="session", params=CASES.values(), ids=CASES.keys())
 def every_example(request) -> Example:
-    """A model of every condition, with a standard and with a learned prior."""
+    """A model of every condition, prior and body."""
     condition, fields = request.param
     return build(condition, **fields)
 

@@ -1,84 +1,84 @@
-"""The experiment that measures a label-conditional model in every way: its files, its numbers, its refusals."""
+"""The strong label-conditional model: a smoke run, what its numbers are, refusals."""
 
 import json
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import cvae
-from experiments import mnist_likelihood, study
-from tests.commands import afresh
+from cvae.objectives import ImportanceEstimate
+from experiments import mnist_likelihood
+from experiments.harness import cli
+from experiments.harness.run import binarized
+from experiments.mnist_likelihood import CONFIGS, EXPERIMENT
 
-
-def settings(out, **measuring):
-    return mnist_likelihood.Settings(
-        output=study.Output(out=out, smoke=True),
-        measuring=mnist_likelihood.Measuring(
-            **{"num_samples": 50, "class_samples": 50, "many_samples": 100, "pictures": 40, "generated": 12} | measuring
-        ),
-    )
+SMOKE = CONFIGS["smoke"]
+QUICK = cvae.replace(
+    SMOKE,
+    architecture=cvae.replace(SMOKE.architecture, body="mlp", hidden=(16,)),
+    samples=5,
+    many_samples=10,
+    class_samples=2,
+    generated=3,
+)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    return mnist_likelihood.main(settings(tmp_path_factory.mktemp("runs") / "likelihood"))
+    """The folder of a smoke run."""
+    return cli.execute(EXPERIMENT, cvae.replace(QUICK, out=tmp_path_factory.mktemp("likelihood") / "run"))
 
 
-def test_it_writes_everything(finished):
-    assert len((finished / "metrics.jsonl").read_text().splitlines()) == 2
-    for name in ("samples", "calibration", "curves"):
-        assert min(Image.open(finished / "figures" / f"digits_{name}.png").size) > 300
+def test_a_run_measures_in_every_way(finished):
     summary = json.loads((finished / "summary.json").read_text())
-    assert {"commit", "versions", "machine", "date", "seed", "seconds"} <= set(summary)
     test = summary["test"]["cvae"]
-    for name in ("log_likelihood", "elbo", "rate", "distortion", "effective_samples"):
+    for name in ("log_likelihood", "log_marginal", "elbo", "rate", "distortion", "effective_samples"):
         assert np.isfinite(test[name]["value"])
         assert test[name]["standard_error"] > 0
-    for kind in ("agreement", "diversity"):
-        assert set(test[kind]) >= {"generated", "real"}
-    assert test["agreement"]["real"]["value"] > 0.95  # the judge can read
+    for kind in ("conditioning_accuracy", "diversity"):
+        assert set(test[kind]) - {"images"} == {"generated", "generated_draws", "real", "real_binarized"}
+    assert test["conditioning_accuracy"]["real"]["value"] > 0.95
     assert sum(test["classification"]["calibration"]["examples"]) == 300
+    first = test["of_first_images"]
+    assert (first["few"]["examples"], first["many"]["examples"], first["many"]["num_samples"]) == (50, 50, 10)
+    figures = {f"digits_{name}.png" for name in ("samples", "draws", "calibration", "curves")}
+    assert {path.name for path in (finished / "figures").glob("*.png")} == figures
+    assert "| -log p(x | y), upper bound " in mnist_likelihood.table(summary)
 
 
-def test_numbers_are_those_of_the_saved_model(finished):
-    """Scored again with other draws: equal within the noise."""
-    model, params, config = cvae.load(finished, "cvae")
-    assert config.training.targets == "dynamic"
-    test = cvae.data.load("digits").test
-    x, c = mnist_likelihood.examples(config, test._replace(x=cvae.preparation.binarise(config.seed, test.x)))
-    assert set(np.unique(x)) == {0, 255}
-    said = json.loads((finished / "summary.json").read_text())["test"]["cvae"]
-    again = study.bound(model, params, jax.random.key(77), x, c)
-    assert abs(said["rate"]["value"] - again["rate"].value) < 5 * said["rate"]["standard_error"]
-    assert abs(said["elbo"]["value"] - again["elbo"].value) < 5 * said["elbo"]["standard_error"]
-    better = cvae.log_likelihood(model, params, jax.random.key(78), x, c, num_samples=50).value
-    assert abs(said["log_likelihood"]["value"] - better.mean()) < 5 * said["log_likelihood"]["standard_error"]
-    assert said["log_likelihood"]["value"] > said["elbo"]["value"]
-    first = said["of_first_pictures"]
-    assert (first["few"]["examples"], first["many"]["examples"], first["many"]["num_samples"]) == (40, 40, 100)
-    # p(x) is the mean of ten p(x | y), of which p(x | y) of the label is one.
-    for scored in (said, *first.values()):
-        assert scored["log_likelihood"]["value"] - np.log(10) < scored["log_marginal"]["value"]
-    assert first["few"]["log_marginal"] != said["log_marginal"] != first["many"]["log_marginal"]
+def test_numbers_are_those_of_the_saved_model_on_images_binarised_once(finished):
+    (model, params), dataset = cvae.load(finished), cvae.data.load("digits")
+    assert [part.name for part in model.architecture.condition.parts] == ["label", "shift"]
+    x, c = binarized(*EXPERIMENT.examples(model.architecture, dataset.test))
+    np.testing.assert_array_equal(x, cvae.data.binarize(2, dataset.test.x))
+    np.testing.assert_array_equal(c["shift"], np.zeros((300, 2)))
+    test = json.loads((finished / "summary.json").read_text())["test"]["cvae"]
+    terms = cvae.evaluate(model, params, jax.random.key(77), x, c)  # other draws than the run's
+    assert abs(test["rate"]["value"] - terms.kl.mean()) < 5 * test["rate"]["standard_error"]
+    assert abs(test["elbo"]["value"] - terms.value.mean()) < 5 * test["elbo"]["standard_error"]
+    assert test["log_likelihood"]["value"] > test["elbo"]["value"]
 
 
-def test_the_same_command_started_over_gives_the_same_numbers(finished):
-    before = json.loads((finished / "summary.json").read_text())["test"]
-    mnist_likelihood.main(afresh(settings(finished)))
-    assert json.loads((finished / "summary.json").read_text())["test"] == before
+def test_the_marginal_is_the_mean_over_labels_with_the_best_estimate_of_the_true_one():
+    scores = np.log([[0.2, 0.4], [0.1, 0.3], [0.5, 0.5]])
+    few = ImportanceEstimate(np.log([0.6, 0.2]), np.array([3.0, 5.0]))
+    found = mnist_likelihood.likelihoods(few, scores, np.array([0, 1, 1]), 7)
+    assert found["log_marginal"].value == pytest.approx(np.log([0.5, 0.15]).mean())
+    assert found["log_likelihood"].value == pytest.approx(np.log([0.6, 0.2]).mean())
+    assert (found["effective_samples"].value, found["num_samples"], found["examples"]) == (4, 7, 2)
 
 
-BAD = {
-    "no samples": ({"num_samples": 0}, "--num-samples must be a whole number of at least 1, got 0"),
-    "no class samples": ({"class_samples": -1}, "--class-samples must be a whole number of at least 1, got -1"),
-    "one generated": ({"generated": 1}, "--generated must be a whole number of at least 2, got 1"),
-}
+def test_without_shifts_the_label_is_the_only_condition():
+    training = cvae.replace(QUICK.training, shift=0)
+    models = mnist_likelihood.models(cvae.replace(QUICK, training=training), cvae.data.load("digits"))
+    assert models["cvae"].condition == cvae.Label(10)
 
 
-@pytest.mark.parametrize(("measuring", "message"), BAD.values(), ids=BAD.keys())
-def test_bad_options_leave_nothing_behind(tmp_path, measuring, message):
-    with pytest.raises(ValueError, match=message):
-        mnist_likelihood.main(settings(tmp_path / "out", **measuring))
-    assert not (tmp_path / "out").exists()
+def test_bad_options_are_refused(tmp_path):
+    grey = cvae.replace(QUICK, training=cvae.replace(QUICK.training, binarization="none"), out=tmp_path / "run")
+    with pytest.raises(ValueError, match="--binarization must be dynamic or static, got none"):
+        cli.execute(EXPERIMENT, grey)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="generated must be greater than or equal to 2, got 1"):
+        cvae.replace(QUICK, generated=1)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from experiments import write
-from tests.commands import assert_refused, call, run, untrained
+from tests.commands import assert_refused, call, untrained
 
 
 @pytest.fixture(scope="module")
@@ -14,42 +14,49 @@ def finished(tmp_path_factory):
     return untrained(tmp_path_factory.mktemp("write") / "run")
 
 
-def test_write_draws_one_hand_a_row(finished, tmp_path):
-    out = write.main(write.Settings("2026", run=finished, hands=3, out=tmp_path / "page.png"))
-    page = np.asarray(Image.open(out))
-    assert page.shape == (3 * 112, 4 * 112)
-    two, nought, again, _ = np.split(page[:112], 4, axis=1)
-    # The same digit in the same hand is the same picture, but for the smoothing at the edges.
-    np.testing.assert_array_equal(two[:, 28:-28], again[:, 28:-28])
-    assert np.any(two[:, 28:-28] != nought[:, 28:-28])
-    assert np.any(page[:112] != page[112:224])
+def page(run, out, text, **options):
+    """The page that is written, dark ink being large, without its margins; and the height of a row."""
+    write.execute(write.Settings(text, run=run, out=out, **options))
+    ink = 255 - np.asarray(Image.open(out)).astype(int)
+    scale, gap = 14, 2  # 8 pixels are enlarged to 112
+    return ink[gap * scale : -gap * scale, gap * scale : -gap * scale], 8 * scale, gap * scale
 
 
-def test_write_without_spread_has_one_hand(finished, tmp_path):
-    out = write.main(write.Settings("7", run=finished, hands=2, temperature=0.0, out=tmp_path / "page.png"))
-    page = np.asarray(Image.open(out))
-    np.testing.assert_array_equal(page[28:84], page[140:196])
+def test_a_row_has_one_style_and_rows_are_apart(finished, tmp_path):
+    ink, side, gap = page(finished, tmp_path / "page.png", "2026", styles=3)
+    assert ink.shape == (3 * side + 2 * gap, 4 * side)
+    first, second = ink[:side], ink[side + gap : 2 * side + gap]
+    two, nought, again, _ = np.split(first, 4, axis=1)
+    # The same digit in the same style is the same image, but for the smoothing at the edges.
+    inner = slice(side // 4, -side // 4)
+    np.testing.assert_array_equal(two[:, inner], again[:, inner])
+    assert np.any(two[:, inner] != nought[:, inner])
+    assert np.any(first != second)
+    assert ink[side + gap // 2].max() < 10  # white between the rows
 
 
-BAD_TEXT = {
-    "a letter": (["20a6"], "text must hold only what the model was trained on, 0123456789, got 'a' in '20a6'"),
+def test_without_spread_there_is_one_style(finished, tmp_path):
+    ink, side, gap = page(finished, tmp_path / "page.png", "7", styles=2, temperature=0.0)
+    np.testing.assert_array_equal(ink[side // 4 : -side // 4 - side - gap], ink[side + gap + side // 4 : -side // 4])
+
+
+BAD = {
+    "a letter": (["20a6"], "text must hold only characters that the model was trained on, 0123456789, got 'a' in"),
     "nothing": ([""], "text must hold at least one character"),
-    "no hands": (["1", "--hands", "0"], "--hands must be a whole number of at least 1, got 0"),
-    "cold": (["1", "--temperature", "-1"], "--temperature must be a finite number of at least 0, got -1.0"),
-    "seed": (["1", "--seed", "-1"], "--seed must be a whole number of at least 0, got -1"),
+    "no styles": (["1", "--styles", "0"], "styles must be greater than or equal to 1, got 0"),
+    "cold": (["1", "--temperature", "-1"], "temperature must be greater than or equal to 0, got -1.0"),
     "not a png": (["1", "--out", "page.pdf"], "--out must end in .png, got 'page.pdf'"),
 }
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_TEXT.values(), ids=BAD_TEXT.keys())
-def test_write_refuses(arguments, message, finished):
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_options_are_refused(arguments, message, finished):
     assert_refused(call(write, *arguments, "--run", str(finished)), message)
 
 
-def test_write_without_a_run_says_how_to_make_one(tmp_path):
-    result = run("experiments.write", "2026", cwd=tmp_path)
-    assert_refused(result, "make one with `python -m experiments.mnist_label`")
-    assert "runs/mnist_label" in result.stderr
+def test_without_a_run_the_command_that_makes_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(call(write, "2026"), "(make one with `python -m experiments.mnist_label`), got none at runs/")
 
 
 def test_kmnist_is_typed_in_hiragana():

@@ -1,53 +1,102 @@
-"""Pictures from a condition, and from a picture."""
+"""Samples from a condition, and reconstructions."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import expit
+import pytest
 
 import cvae
-from tests.conftest import BATCH, CLASSES, EVENT
-from tests.oracles import linear_gaussian
+from cvae.distributions import Normal
+from tests.conftest import BATCH, CLASSES, EVENT, build
+from tests.oracles import NOISE, linear_gaussian
 
 
-def test_a_picture_a_condition(labelled, plain, key):
-    drawn = cvae.sample(labelled.model, labelled.params, key, {"label": jnp.arange(CLASSES)})
+def test_shapes(labelled, plain, key):
+    run = jax.jit(cvae.sample, static_argnums=0, static_argnames=("mean", "num_samples"))
+    c = {"label": np.arange(CLASSES)}
+    drawn = run(labelled.model, labelled.params, key, c)
     assert drawn.shape == (CLASSES, *EVENT)
-    assert np.all((drawn > 0) & (drawn < 1))
-    assert cvae.sample(plain.model, plain.params, key, {}).shape == (1, *EVENT)
-
-
-def test_vmap_over_keys_draws_many(labelled, key):
-    keys = jax.random.split(key, 4)
-    many = jax.vmap(lambda k: cvae.sample(labelled.model, labelled.params, k, labelled.c))(keys)
+    assert set(np.unique(drawn)) == {0, 1}
+    mean = run(labelled.model, labelled.params, key, c, mean=True)
+    assert np.all((mean > 0) & (mean < 1))
+    assert jax.eval_shape(lambda: cvae.sample(plain.model, plain.params, key, {})).shape == (1, *EVENT)
+    many = run(labelled.model, labelled.params, key, labelled.c, mean=True, num_samples=4)
     assert many.shape == (4, BATCH, *EVENT)
     assert len(np.unique(np.asarray(many)[:, 0, 0, 0, 0])) == 4
 
 
-def test_temperature_nought_is_the_mean_of_the_prior(labelled, key):
+def test_temperature_0_is_the_mean_of_the_prior(labelled, key):
     model, params, _, c = labelled
-    drawn = cvae.sample(model, params, key, c, temperature=0.0)
-    expected = model.decode(params, jnp.zeros((BATCH, 4)), c).mean
-    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
+    drawn = jax.jit(lambda: cvae.sample(model, params, key, c, mean=True, temperature=0.0))()
+    np.testing.assert_allclose(drawn, model.decode(params, jnp.zeros((BATCH, 4)), c).mean, rtol=1e-6)
 
 
-def test_samples_have_the_moments_of_the_model():
-    """Of a linear-Gaussian model: the mean of x is W prior mean + V c, the spread W diag(temperature s0)^2 W'."""
+@pytest.mark.parametrize("mean", [True, False])
+def test_samples_have_the_moments_of_the_model(mean):
+    """Of a linear-Gaussian model: W prior mean + V c, and W diag(temperature s0)^2 W' (+ noise^2 I in draws)."""
     oracle = linear_gaussian(exact=True)
-    keys = jax.random.split(jax.random.key(0), 4000)
-    draw = jax.vmap(lambda k: cvae.sample(oracle.model, oracle.params, k, oracle.c, temperature=0.5))
-    drawn = np.asarray(draw(keys), np.float64)
-    p = {name: np.asarray(value, np.float64) for name, value in oracle.params.items()}
-    row = np.asarray(oracle.c["row"], np.float64)
-    mean = (p["m0"] + row @ p["M"].T) @ p["W"].T + row @ p["V"].T
-    variance = np.diag(p["W"] @ np.diag(0.25 * np.exp(2 * p["log_s0"])) @ p["W"].T)
-    assert np.all(np.abs(drawn.mean(axis=0) - mean) < 5 * np.sqrt(variance / len(drawn)))
+
+    @jax.jit
+    def draw(key):
+        arguments = {"mean": mean, "temperature": 0.5, "num_samples": 4000}
+        return cvae.sample(oracle.model, oracle.params, key, oracle.c, **arguments)
+
+    drawn = np.asarray(draw(jax.random.key(0)), np.float64)
+    p, _, f, _ = oracle.double()
+    expected = (p["m0"] + f @ p["M"].T) @ p["W"].T + f @ p["V"].T
+    variance = np.diag(p["W"] @ np.diag(0.25 * np.exp(2 * p["log_s0"])) @ p["W"].T) + (0 if mean else NOISE**2)
+    assert np.all(np.abs(drawn.mean(axis=0) - expected) < 5 * np.sqrt(variance / len(drawn)))
     assert np.all(np.abs(drawn.var(axis=0) - variance) < 5 * variance * np.sqrt(2 / len(drawn)))
+
+
+def test_a_column_of_noise_is_noise_in_draws():
+    """Generation draws: its mean would have none of the standard deviation 4.95 of a column without structure."""
+    likelihood = cvae.Normal(std=1.0, location=(0.0, 3.0), scale=(1.0, 4.95))
+
+    def decode(params, z, c):
+        return likelihood.distribution(jnp.stack([z[:, 0], 0 * z[:, 0]], axis=1), (2,))
+
+    standard = Normal(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+    model = cvae.CVAE(lambda key: {}, lambda params, x, c: standard, lambda params, c: standard, decode)
+    run = jax.jit(lambda key, mean: cvae.sample(model, {}, key, {}, mean=mean, num_samples=4000), static_argnums=1)
+    drawn, means = (np.asarray(run(jax.random.key(0), mean), np.float64)[:, 0, 1] for mean in (False, True))
+    assert abs(drawn.std() - 4.95) < 5 * 4.95 / np.sqrt(2 * 4000)
+    np.testing.assert_allclose(means, 3.0, rtol=1e-6)
+
+
+def test_a_label_out_of_range_shows_inside_jit(labelled, key):
+    """No error can be raised there, and a plausible sample would hide it."""
+    model, params, _, _ = labelled
+    run = jax.jit(lambda c: cvae.sample(model, params, key, c, mean=True))
+    drawn = run({"label": np.array([0, CLASSES, -1])})
+    np.testing.assert_array_equal(np.isnan(drawn).all(axis=(1, 2, 3)), [False, True, True])
+    np.testing.assert_array_equal(np.isnan(drawn).any(axis=(1, 2, 3)), [False, True, True])
+    drawn = jax.jit(lambda c: cvae.sample(model, params, key, c))({"label": np.array([0, CLASSES])})
+    np.testing.assert_array_equal(np.isnan(drawn).all(axis=(1, 2, 3)), [False, True])
+
+
+def test_observed_elements_are_returned_unchanged(key):
+    model, params, x, c = build(cvae.Image(EVENT, "right_half"))
+    drawn = np.asarray(cvae.sample(model, params, key, c))
+    seen = np.broadcast_to(model.architecture.condition.fixed, x.shape)
+    np.testing.assert_array_equal(drawn[seen], x[seen])
+    assert set(np.unique(drawn[~seen])) <= {0, 1}
 
 
 def test_a_reconstruction_decodes_a_draw_of_the_posterior(example, key):
     model, params, x, c = example
-    z = model.encode(params, x, c).sample(key)
-    drawn = cvae.reconstruct(model, params, key, x, c)
-    np.testing.assert_allclose(drawn, expit(np.asarray(model.decode(params, z, c).logits)), rtol=1e-5)
-    assert drawn.shape == x.shape
+    expected = model.decode(params, model.encode(params, x, c).sample(key), c).mean
+    np.testing.assert_allclose(cvae.reconstruct(model, params, key, x, c), expected, rtol=1e-5)
+    assert expected.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": -1.0}, "temperature must be a finite number of at least 0, got -1.0"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_arguments_are_refused(labelled, key, change, message):
+    with pytest.raises(ValueError, match=message):
+        cvae.sample(labelled.model, labelled.params, key, labelled.c, **change)

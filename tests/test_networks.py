@@ -1,83 +1,85 @@
-"""Networks as pure functions: initialisation, where a condition enters, convolutions, pruning."""
+"""Networks as pure functions: initialisation, where a condition enters, every formula in NumPy, convolutions."""
+
+import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import correlate
 
 import cvae
 from cvae import networks
-from tests.conftest import weights
-from tests.test_convolutions import correlated
+from cvae.model import feature_sizes
+from cvae.networks.conv import convolve, depth_to_space, space_to_depth
+from tests.conftest import build, weights
 
-ARCHITECTURE = cvae.Architecture((5,), cvae.Label(3), 2, (64, 32))
-BODIES = ("plain", "residual")
+BODIES = ("mlp", "residual")
 WAYS = ("concat", "concat_all", "film")
+LABEL = cvae.Label(3)
+IMAGE = (4, 6, 2)  # two resolutions, of 4x6 and 2x3
+MIXED = cvae.Mixed((cvae.Label(3, "digit"), cvae.Image(IMAGE), cvae.Continuous(2, name="stroke")))
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
-def architecture(body: str, how: str, **fields) -> cvae.Architecture:
-    return cvae.Architecture((5,), cvae.Label(3), 2, (7, 4), body, how, **fields)
+def architecture(body: str = "mlp", conditioning: str = "concat", condition=LABEL, **fields) -> cvae.Architecture:
+    fields = {"event_shape": (5,), "latent_size": 2, "hidden": (7, 4), "prior": "learned"} | fields
+    return cvae.Architecture(condition=condition, body=body, conditioning=conditioning, **fields)
 
 
-def shapes(network: networks.Network) -> dict:
-    return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(network.init, jax.random.key(0)))
+def convolutional(condition, conditioning: str = "concat", **fields) -> cvae.Architecture:
+    return architecture("convolutional", conditioning, condition, event_shape=IMAGE, hidden=(3, 5, 7), **fields)
+
+
+def network(name: str, setting: cvae.Architecture) -> networks.Network:
+    """The "encoder", "prior" or "decoder" of an architecture."""
+    return getattr(networks, name)(networks.BODIES[setting.body], setting, feature_sizes(setting))
+
+
+def shapes(name: str, setting: cvae.Architecture) -> dict:
+    """The shapes of a network's parameters, without its heads."""
+    leaves = jax.eval_shape(network(name, setting).init, jax.random.key(0))
+    found = jax.tree.map(lambda leaf: leaf.shape, leaves)
+    return {name: value for name, value in found.get("body", found).items() if name not in ("head", "size")}
 
 
 def linear(inputs: int, outputs: int) -> dict:
-    """The shapes of a linear layer."""
+    """The shapes of a dense layer."""
     return {"kernel": (inputs, outputs), "bias": (outputs,)}
 
 
-def test_initialisation_is_he_et_als():
-    params = networks.encoder(ARCHITECTURE).init(jax.random.key(0))
-    weights = params["mlp"]["layers"]["layer_1"]["linear"]
-    kernel = np.asarray(weights["kernel"])
-    limit = np.sqrt(6 / 64)
-    assert kernel.shape == (64, 32)
-    assert np.abs(kernel).max() <= limit
-    # Uniform on [-limit, limit]: standard deviation limit / sqrt(3), its own error under 5 of n values' spread.
-    assert abs(kernel.std() - limit / np.sqrt(3)) < 5 * limit / np.sqrt(kernel.size)
-    assert not np.asarray(weights["bias"]).any()
-
-
-def test_initialisation_of_a_residual_body_is_lecuns():
-    network = networks.encoder(cvae.Architecture((5,), cvae.Nothing(), 2, (64, 32), "residual"))
-    params = jax.jit(network.init)(jax.random.key(0))
-    for kernel, inputs in (
-        (params["mlp"]["layers"]["layer_0"]["linear"]["kernel"], 64),
-        (params["mlp"]["leave"]["leave_1"]["kernel"], 32),
+def test_initialisation():
+    """He's, uniform, before ReLU; LeCun's in residual networks; small heads."""
+    for body, path, inputs, variance in (
+        ("mlp", ("layers", "layer_1", "linear"), 64, 2),
+        ("residual", ("layers", "layer_0", "linear"), 64, 1),
+        ("residual", ("leave", "leave_1"), 32, 1),
     ):
+        params = jax.jit(network("encoder", architecture(body, hidden=(64, 32))).init)(jax.random.key(0))
+        layer = params["body"]
+        for part in path:
+            layer = layer[part]
+        kernel = np.asarray(layer["kernel"])
         assert kernel.shape[0] == inputs
-        # A standard deviation's own error is below its part of sqrt(2 n), as for a Gaussian, whose tails are cut here.
-        assert abs(kernel.std() * np.sqrt(inputs) - 1) < 5 / np.sqrt(2 * kernel.size)
+        # The relative error of a standard deviation, at most that of a Gaussian's.
+        assert abs(kernel.std() / np.sqrt(variance / inputs) - 1) < 5 / np.sqrt(2 * kernel.size)
+        assert not np.any(layer["bias"])
+        assert np.abs(params["log_std"]["kernel"]).max() < 0.6 / np.sqrt(32)
 
 
-def test_shapes_of_the_parameters():
-    assert shapes(networks.encoder(ARCHITECTURE)) == {
-        "mlp": {"layers": {"layer_0": {"linear": linear(5 + 3, 64)}, "layer_1": {"linear": linear(64, 32)}}},
-        "head": linear(32, 4),
+def test_a_condition_enters_as_conditioning_says():
+    for conditioning, second, film in (("concat", 7, False), ("concat_all", 7 + 3, False), ("film", 7, True)):
+        first = 5 if film else 5 + 3
+        expected = {"layer_0": {"linear": linear(first, 7)}, "layer_1": {"linear": linear(second, 4)}}
+        for layer, width in (("layer_0", 14), ("layer_1", 8)) if film else ():
+            expected[layer]["film"] = linear(3, width)
+        assert shapes("encoder", architecture("mlp", conditioning)) == {"layers": expected}
+    # The order of the widths is reversed in a decoder.
+    assert shapes("decoder", architecture()) == {
+        "layers": {"layer_0": {"linear": linear(2 + 3, 4)}, "layer_1": {"linear": linear(4, 7)}}
     }
-    assert shapes(networks.decoder(ARCHITECTURE)) == {
-        "mlp": {"layers": {"layer_0": {"linear": linear(2 + 3, 32)}, "layer_1": {"linear": linear(32, 64)}}},
-        "outputs": linear(64, 5),
-    }
-    assert shapes(networks.prior(ARCHITECTURE)) == {
-        "mlp": {"layers": {"layer_0": {"linear": linear(3, 64)}, "layer_1": {"linear": linear(64, 32)}}},
-        "head": linear(32, 4),
-    }
-
-
-def test_a_condition_enters_where_it_is_said_to():
-    assert shapes(networks.encoder(architecture("plain", "concat_all")))["mlp"] == {
-        "layers": {"layer_0": {"linear": linear(5 + 3, 7)}, "layer_1": {"linear": linear(7 + 3, 4)}}
-    }
-    assert shapes(networks.encoder(architecture("plain", "film")))["mlp"] == {
-        "layers": {
-            "layer_0": {"linear": linear(5, 7), "film": linear(3, 14)},
-            "layer_1": {"linear": linear(7, 4), "film": linear(3, 8)},
-        }
-    }
-    # A residual trunk keeps its width: the first of the decoder's widths, 4, is the last of the encoder's.
-    assert shapes(networks.decoder(architecture("residual", "concat_all")))["mlp"] == {
+    # A residual trunk is as wide as the first of the decoder's widths, 4.
+    assert shapes("decoder", architecture("residual", "concat_all")) == {
         "enter": {"linear": linear(2 + 3, 4)},
         "layers": {"layer_0": {"linear": linear(4 + 3, 4)}, "layer_1": {"linear": linear(4 + 3, 7)}},
         "leave": {"leave_0": linear(4, 4), "leave_1": linear(7, 4)},
@@ -86,80 +88,26 @@ def test_a_condition_enters_where_it_is_said_to():
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_without_a_condition_every_way_of_entering_is_the_same(body):
-    plain = [cvae.Architecture((5,), cvae.Nothing(), 2, (7, 4), body, how) for how in WAYS]
-    one, *others = [(shapes(networks.encoder(a)), shapes(networks.decoder(a))) for a in plain]
+def test_without_a_condition_conditioning_makes_no_difference(body):
+    def of(conditioning):
+        setting = architecture(body, conditioning, cvae.Unconditional(), prior="standard")
+        return shapes("encoder", setting), shapes("decoder", setting)
+
+    one, *others = map(of, WAYS)
     assert all(other == one for other in others)
     assert "film" not in str(one)
-    # The prior has nothing but the condition, so it is its input whatever the way.
-    one, *others = [shapes(networks.prior(architecture(body, how))) for how in WAYS]
-    assert all(other == one for other in others)
 
 
-PICTURE = (4, 6, 2)  # two resolutions, of 4x6 and 2x3
-MIXED = cvae.Mixed(digit=cvae.Label(3), part=cvae.Image(PICTURE), stroke=cvae.Continuous(2))
+def double(params: dict) -> dict:
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
 
 
-def convolutional(condition, how: str = "concat", **fields) -> cvae.Architecture:
-    return cvae.Architecture(PICTURE, condition, 2, (3, 5, 7), "convolutional", how, **fields)
-
-
-def convolution(inputs: int, outputs: int) -> dict:
-    """The shapes of a 3x3 convolution."""
-    return {"kernel": (3, 3, inputs, outputs), "bias": (outputs,)}
-
-
-def block(channels: int) -> dict:
-    """The shapes of a residual block."""
-    inside = {name: convolution(channels, channels) for name in ("inner", "outer")}
-    return {"norm": {"scale": (channels,), "bias": (channels,)}, **inside}
-
-
-def test_shapes_of_convolutions():
-    blocks = {"block_0": block(3), "block_1": block(5)}
-    flat = 2 * 3 * 5
-
-    def contracting(channels: int, numbers: int) -> dict:
-        return {
-            "mlp": {
-                "first": convolution(channels, 3),
-                "blocks": blocks,
-                "downs": {"down_1": linear(4 * 3, 5)},
-                "enter": {"linear": linear(flat + numbers, 7)},
-            },
-            "head": linear(7, 4),
-        }
-
-    setting = convolutional(MIXED, prior="learned", likelihood=cvae.likelihoods.Normal())
-    assert shapes(networks.encoder(setting)) == contracting(3 * 2, 5)
-    assert shapes(networks.prior(setting)) == contracting(2 * 2, 5)
-    assert shapes(networks.decoder(setting)) == {
-        "mlp": {
-            "enter": {"linear": linear(2 + 5 + 2 * 48, 7)},
-            "grid": linear(7, flat),
-            "given": convolution(2 * 2, 3),
-            "blocks": blocks,
-            "ups": {"up_1": linear(5, 4 * 3)},
-        },
-        "outputs": convolution(3, 2 * 2),
-    }
-
-
-@pytest.mark.parametrize("how", WAYS)
-def test_a_label_enters_convolutions_at_the_dense_layer(how):
-    setting = convolutional(cvae.Label(3), how, prior="learned")
-    film = {"film": linear(3, 14)} if how == "film" else {}
-    beside = 0 if how == "film" else 3
-    assert shapes(networks.encoder(setting))["mlp"]["enter"] == {"linear": linear(30 + beside, 7)} | film
-    assert shapes(networks.decoder(setting))["mlp"]["enter"] == {"linear": linear(2 + beside, 7)} | film
-    assert "given" not in shapes(networks.decoder(setting))["mlp"]
-    # Without a picture there is nothing to convolve, and nothing that film could scale.
-    assert shapes(networks.prior(setting))["mlp"] == {"enter": {"linear": linear(3, 7)}}
-    assert shapes(networks.encoder(convolutional(cvae.Nothing(), how)))["mlp"]["enter"] == {"linear": linear(30, 7)}
+def affine(weights: dict, h: np.ndarray) -> np.ndarray:
+    return h @ weights["kernel"] + weights["bias"]
 
 
 def gelu(h: np.ndarray) -> np.ndarray:
-    """Hendrycks & Gimpel 2016, their approximation."""
+    """Hendrycks and Gimpel 2016, their approximation."""
     return h / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
 
 
@@ -168,194 +116,271 @@ def layer_norm(h: np.ndarray, weights: dict) -> np.ndarray:
     return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * weights["scale"] + weights["bias"]
 
 
-def block_reference(weights: dict, h: np.ndarray) -> np.ndarray:
+def reference(body: dict, inputs: np.ndarray, features: np.ndarray, kind: str, conditioning: str) -> np.ndarray:
+    """A body of two layers in NumPy, in double precision, from the equations."""
+
+    def layer(weights: dict, hidden: np.ndarray, *, first: bool) -> np.ndarray:
+        alone = hidden.shape[1] == 0
+        if conditioning == "concat_all" or (conditioning == "concat" and first) or (first and alone):
+            hidden = np.concatenate([hidden, features], axis=1)
+        hidden = affine(weights["linear"], hidden)
+        if conditioning == "film" and not (first and alone):
+            scale, shift = np.split(affine(weights["film"], features), 2, axis=1)
+            hidden = (1 + scale) * hidden + shift
+        return hidden
+
+    if kind == "mlp":
+        for i in range(2):
+            inputs = np.maximum(layer(body["layers"][f"layer_{i}"], inputs, first=i == 0), 0)
+        return inputs
+    hidden = gelu(layer(body["enter"], inputs, first=True))
+    for i in range(2):
+        normed = layer_norm(hidden, body["norms"][f"norm_{i}"])
+        inner = gelu(layer(body["layers"][f"layer_{i}"], normed, first=False))
+        hidden = hidden + affine(body["leave"][f"leave_{i}"], inner)
+    return hidden
+
+
+def check_gaussian(found, params: dict, hidden: np.ndarray) -> None:
+    """Compare with mean = W h + b and log std = 7 tanh((W' h + b') / 7)."""
+    np.testing.assert_allclose(found.mean, affine(params["mean"], hidden), **CLOSE)
+    np.testing.assert_allclose(found.log_std, 7 * np.tanh(affine(params["log_std"], hidden) / 7), **CLOSE)
+
+
+@pytest.mark.parametrize("conditioning", WAYS)
+@pytest.mark.parametrize("body", BODIES)
+def test_the_forward_pass_is_the_formula(body, conditioning):
+    rng = np.random.default_rng(0)
+    x, z = rng.random((4, 5), np.float32), rng.normal(size=(4, 2)).astype(np.float32)
+    c = {"label": np.array([0, 1, 2, 0])}
+    features, flat = LABEL.encode(c), np.eye(3)[c["label"]]
+    setting = architecture(body, conditioning)
+    for name, inputs in (("encoder", x), ("prior", x[:, :0])):
+        part = network(name, setting)
+        params = weights(part)
+        exact = double(params)
+        hidden = reference(exact["body"], inputs, flat, body, conditioning)
+        check_gaussian(jax.jit(part.apply)(params, inputs, features), exact, hidden)
+    part = network("decoder", setting)
+    params = weights(part)
+    exact = double(params)
+    outputs = affine(exact["head"], reference(exact, z, flat, body, conditioning))
+    np.testing.assert_allclose(jax.jit(part.apply)(params, z, features), outputs, **CLOSE)
+
+
+def test_calls_share_nothing():
+    part = network("decoder", architecture())
+    one, two = weights(part, 1), weights(part, 2)
+    z, features = np.ones((4, 2), np.float32), LABEL.encode({"label": np.array([0, 1, 2, 0])})
+    before = part.apply(one, z, features)
+    assert np.any(part.apply(two, z, features) != before)
+    np.testing.assert_array_equal(part.apply(one, z, features), before)
+
+
+# Convolutions
+
+
+def correlated(x: np.ndarray, weights: dict) -> np.ndarray:
+    """A convolution by SciPy, a channel at a time."""
+    _, _, inputs, outputs = weights["kernel"].shape
+    planes = [
+        sum(correlate(x[..., i], weights["kernel"][None, :, :, i, o], mode="constant") for i in range(inputs))
+        for o in range(outputs)
+    ]
+    return np.stack(planes, axis=-1) + weights["bias"]
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (1, 1)])
+def test_nine_products_are_the_native_convolution(inputs, outputs, monkeypatch):
+    """Values and gradients, also where a sweep gives the kernel a leading axis."""
+    rng = np.random.default_rng(inputs)
+    x = rng.normal(size=(2, 4, 5, inputs)).astype(np.float32)
+    kernels = rng.normal(size=(2, 3, 3, inputs, outputs)).astype(np.float32)
+    direction = rng.normal(size=(2, 2, 4, 5, outputs)).astype(np.float32)
+    both = {}
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+
+        @jax.jit  # a function of its own for each: JAX caches what it has traced, whatever the backend
+        def run(x, kernels):
+            value, transpose = jax.vjp(jax.vmap(convolve, (None, 0)), x, kernels)
+            return convolve(x, kernels[0]), value, transpose(direction)
+
+        native = "conv_general_dilated" in str(jax.make_jaxpr(run)(x, kernels))
+        assert native == (backend == "gpu")
+        both[backend] = run(x, kernels)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), both["cpu"], both["gpu"])
+    one, members, _ = both["cpu"]
+    np.testing.assert_allclose(one, members[0], **CLOSE)
+    np.testing.assert_allclose(one, correlated(x, {"kernel": kernels[0], "bias": 0}), **CLOSE)
+
+
+def test_squares_of_pixels_become_channels_and_back():
+    x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    deep = space_to_depth(x)
+    assert deep.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(deep[1, 1, 2], np.concatenate([x[1, 2, 4], x[1, 2, 5], x[1, 3, 4], x[1, 3, 5]]))
+    np.testing.assert_array_equal(depth_to_space(deep), x)
+
+
+def convolution(inputs: int, outputs: int) -> dict:
+    """The shapes of a 3x3 convolution."""
+    return {"kernel": (3, 3, inputs, outputs), "bias": (outputs,)}
+
+
+@pytest.mark.parametrize("conditioning", WAYS)
+def test_a_label_enters_convolutions_at_the_dense_layer(conditioning):
+    setting = convolutional(LABEL, conditioning)
+    film = {"film": linear(3, 14)} if conditioning == "film" else {}
+    beside = 0 if conditioning == "film" else 3
+    encoder, decoder = shapes("encoder", setting), shapes("decoder", setting)
+    assert encoder["first"] == convolution(2, 3)
+    assert encoder["enter"] == {"linear": linear(2 * 3 * 5 + beside, 7)} | film
+    assert decoder["enter"] == {"linear": linear(2 + beside, 7)} | film
+    assert "image" not in decoder
+    # Without an image there is nothing to convolve, and nothing that film could scale.
+    assert shapes("prior", setting) == {"enter": {"linear": linear(3, 7)}}
+
+
+def block(weights: dict, h: np.ndarray) -> np.ndarray:
     inner = correlated(layer_norm(h, weights["norm"]), weights["inner"])
     return h + correlated(gelu(inner), weights["outer"])
 
 
+def quarters(h: np.ndarray) -> list[np.ndarray]:
+    return [h[:, i::2, j::2] for i in range(2) for j in range(2)]
+
+
+@pytest.fixture
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.usefixtures("_float64")  # in float32, a layer norm over three channels of nearly one value loses digits
 def test_convolutions_are_the_formula():
-    """In double precision, from the equations, squares of pixels taken one by one."""
+    """From the equations, with squares of pixels taken one by one; two outputs per element."""
     rng = np.random.default_rng(0)
-    setting = convolutional(MIXED, "concat", prior="learned")
-    x, z = rng.random((3, 48), np.float32), rng.normal(size=(3, 2)).astype(np.float32)
-    features = rng.normal(size=(3, MIXED.width)).astype(np.float32)
-    # The label's three, twice the picture's 48, the two numbers.
-    planes = [features[:, 3:51].reshape(-1, *PICTURE), features[:, 51:99].reshape(-1, *PICTURE)]
-    numbers = np.concatenate([features[:, :3], features[:, 99:]], axis=1)
+    setting = convolutional(MIXED, likelihood=cvae.Normal())
+    x, z = rng.random((3, *IMAGE), np.float32), rng.normal(size=(3, 2)).astype(np.float32)
+    observed = rng.random((3, *IMAGE)) < 0.5
+    c = {"digit": np.array([2, 0, 1]), "image": x, "observed": observed, "stroke": z[:, ::-1]}
+    features = MIXED.encode(c)
+    seen, numbers = np.where(observed, x, 0), np.concatenate([np.eye(3)[c["digit"]], c["stroke"]], axis=1)
+    images = np.concatenate([seen, observed], axis=-1)
+    flat = np.concatenate([numbers, seen.reshape(3, -1), observed.reshape(3, -1)], axis=1)
 
-    def affine(weights: dict, h: np.ndarray) -> np.ndarray:
-        return h @ weights["kernel"] + weights["bias"]
+    for name, inputs, channels in (("encoder", x, [x, images]), ("prior", x[:, :0, 0, 0], [images])):
+        part = network(name, setting)
+        params = double(weights(part))
+        body = params["body"]
+        hidden = block(body["blocks"]["block_0"], correlated(np.concatenate(channels, axis=-1), body["first"]))
+        hidden = affine(body["steps"]["step_1"], np.concatenate(quarters(hidden), axis=-1))
+        hidden = block(body["blocks"]["block_1"], hidden).reshape(3, -1) / np.sqrt(6)
+        hidden = gelu(affine(body["enter"]["linear"], np.concatenate([hidden, numbers], axis=1)))
+        check_gaussian(jax.jit(part.apply)(params, inputs, features), params, hidden)
 
-    def quarters(h: np.ndarray) -> list[np.ndarray]:
-        return [h[:, i::2, j::2] for i in range(2) for j in range(2)]
-
-    for network, inputs, pictures in (
-        (networks.encoder(setting), (x, features), [x.reshape(-1, *PICTURE), *planes]),
-        (networks.prior(setting), (features[:, :0], features), planes),
-    ):
-        params = weights(network)
-        exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-        mlp = exact["mlp"]
-        hidden = correlated(np.concatenate(pictures, axis=-1), mlp["first"])
-        hidden = block_reference(mlp["blocks"]["block_0"], hidden)
-        hidden = affine(mlp["downs"]["down_1"], np.concatenate(quarters(hidden), axis=-1))
-        hidden = block_reference(mlp["blocks"]["block_1"], hidden).reshape(3, -1) / np.sqrt(6)
-        hidden = gelu(affine(mlp["enter"]["linear"], np.concatenate([hidden, numbers], axis=1)))
-        head = affine(exact["head"], hidden)
-        mean, log_std = jax.jit(network.apply)(params, *inputs)
-        np.testing.assert_allclose(mean, head[:, :2], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(log_std, 7 * np.tanh(head[:, 2:] / 7), rtol=1e-4, atol=1e-4)
-
-    network = networks.decoder(setting)
-    params = weights(network)
-    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    mlp = exact["mlp"]
-    hidden = gelu(affine(mlp["enter"]["linear"], np.concatenate([z, features], axis=1)))
-    hidden = block_reference(mlp["blocks"]["block_1"], affine(mlp["grid"], hidden).reshape(3, 2, 3, 5))
+    part = network("decoder", setting)
+    params = double(weights(part))
+    hidden = gelu(affine(params["enter"]["linear"], np.concatenate([z, flat], axis=1)))
+    hidden = block(params["blocks"]["block_1"], affine(params["grid"], hidden).reshape(3, 2, 3, 5))
     full = np.zeros((3, 4, 6, 3))
-    for square, values in zip(quarters(full), np.split(affine(mlp["ups"]["up_1"], hidden), 4, axis=-1), strict=True):
-        square[:] = values
-    hidden = block_reference(mlp["blocks"]["block_0"], full + correlated(np.concatenate(planes, axis=-1), mlp["given"]))
-    outputs = correlated(hidden, exact["outputs"]).reshape(3, -1)
-    np.testing.assert_allclose(jax.jit(network.apply)(params, z, features), outputs, rtol=1e-4, atol=1e-4)
-
-
-def test_calls_share_nothing():
-    network = networks.decoder(ARCHITECTURE)
-    one, two = weights(network, 1), weights(network, 2)
-    z, features = np.ones((4, 2), np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
-    before = network.apply(one, z, features)
-    network.apply(two, z, features)
-    np.testing.assert_array_equal(network.apply(one, z, features), before)
-    assert np.any(network.apply(two, z, features) != before)
-
-
-def reference(mlp: dict, inputs: np.ndarray, features: np.ndarray, body: str, how: str) -> np.ndarray:
-    """The body of a network in NumPy, in double precision, from the equations."""
-
-    def layer(weights: dict, hidden: np.ndarray, *, first: bool) -> np.ndarray:
-        if how == "concat_all" or (how == "concat" and first):
-            hidden = np.concatenate([hidden, features], axis=1)
-        hidden = hidden @ weights["linear"]["kernel"] + weights["linear"]["bias"]
-        if how == "film":
-            scale, shift = np.split(features @ weights["film"]["kernel"] + weights["film"]["bias"], 2, axis=1)
-            hidden = (1 + scale) * hidden + shift
-        return hidden
-
-    if body == "plain":
-        for i in range(2):
-            inputs = np.maximum(layer(mlp["layers"][f"layer_{i}"], inputs, first=i == 0), 0)
-        return inputs
-    hidden = gelu(layer(mlp["enter"], inputs, first=True))
-    for i in range(2):
-        normed, leave = layer_norm(hidden, mlp["norms"][f"norm_{i}"]), mlp["leave"][f"leave_{i}"]
-        inner = gelu(layer(mlp["layers"][f"layer_{i}"], normed, first=False))
-        hidden = hidden + inner @ leave["kernel"] + leave["bias"]
-    return hidden
-
-
-@pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("body", BODIES)
-def test_the_forward_pass_is_the_formula(body, how):
-    rng = np.random.default_rng(0)
-    x, z = rng.random((4, 5), np.float32), rng.normal(size=(4, 2)).astype(np.float32)
-    features = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
-    close = {"rtol": 1e-4, "atol": 1e-4}
-
-    def double(params: dict) -> dict:
-        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-
-    setting = architecture(body, how)
-    for network, inputs, entering in (
-        (networks.encoder(setting), (x, features), how),
-        (networks.prior(setting), (features[:, :0], features), "not at all"),
+    for square, values in zip(
+        quarters(full), np.split(affine(params["steps"]["step_1"], hidden), 4, axis=-1), strict=True
     ):
-        params = weights(network)
-        exact = double(params)
-        seen = inputs[0] if inputs[0].size else features
-        hidden = reference(exact["mlp"], seen, features, body, entering)
-        head = hidden @ exact["head"]["kernel"] + exact["head"]["bias"]
-        mean, log_std = network.apply(params, *inputs)
-        np.testing.assert_allclose(mean, head[:, :2], **close)
-        np.testing.assert_allclose(log_std, 7 * np.tanh(head[:, 2:] / 7), **close)
-    params = weights(networks.decoder(setting))
-    exact = double(params)
-    outputs = reference(exact["mlp"], z, features, body, how) @ exact["outputs"]["kernel"] + exact["outputs"]["bias"]
-    np.testing.assert_allclose(networks.decoder(setting).apply(params, z, features), outputs, **close)
+        square[:] = values
+    hidden = block(params["blocks"]["block_0"], full + correlated(images, params["image"]))
+    outputs = correlated(hidden, params["last"]).reshape(3, -1)
+    assert outputs.shape == (3, 2 * np.prod(IMAGE))
+    np.testing.assert_allclose(jax.jit(part.apply)(params, z, features), outputs, **CLOSE)
 
 
-@pytest.mark.parametrize("body", [*BODIES, "convolutional"])
-def test_pruning_touches_the_heads_and_the_decoders_first_layer_alone(body):
-    setting = convolutional(MIXED, prior="learned")
-    model = cvae.make(setting if body == "convolutional" else architecture(body, "concat_all", prior="learned"))
-    params = weights(model)
-    before = jax.tree.map(np.array, params)
-    pruned = networks.prune(params, np.array([0.0, 1.0], np.float32))
-    jax.tree.map(np.testing.assert_array_equal, params, before)
-    zeroed = {
-        jax.tree_util.keystr(path): np.argwhere(np.asarray(new) != np.asarray(old))
-        for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(pruned), jax.tree.leaves(params), strict=True)
-        if np.any(new != old)
-    }
-    first = "['mlp']['layers']['layer_0']" if body == "plain" else "['mlp']['enter']"
-    heads = [f"['{name}']['head']['{leaf}']" for name in ("encoder", "prior") for leaf in ("bias", "kernel")]
-    assert sorted(zeroed) == sorted([*heads, f"['decoder']{first}['linear']['kernel']"])
-    for name in heads:
-        assert set(zeroed[name][:, -1]) == {0, 2}  # the mean and the log std of latent 0
-    assert set(zeroed[f"['decoder']{first}['linear']['kernel']"][:, 0]) == {0}
-    for old, new in zip(jax.tree.leaves(params), jax.tree.leaves(pruned), strict=True):
-        assert np.all(np.asarray(new)[np.asarray(old != new)] == 0)
-    kept = networks.prune(params, np.ones(2, np.float32))
-    jax.tree.map(np.testing.assert_array_equal, kept, params)
+@pytest.mark.parametrize("shape", [(33, 47, 1), (7, 5, 2)])
+def test_convolutions_take_images_of_any_size(shape):
+    """Padded to a multiple of 4 and cropped: every pixel of x matters, and every pixel is predicted."""
+    fields = {"event_shape": shape, "body": "convolutional", "hidden": (3, 4, 5, 7), "prior": "learned"}
+    model, params, x, c = build(cvae.Image(shape, "right_half"), 2, **fields)
+
+    @jax.jit
+    def run(x):
+        def head(x):
+            q = model.encode(params, x, c)
+            return (q.mean**2).sum() + q.log_std.sum()
+
+        q = model.encode(params, x, c)
+        return q.mean, model.decode(params, q.mean, c).mean, jax.grad(head)(x)
+
+    mean, predicted, slope = run(jnp.asarray(x))
+    assert predicted.shape == x.shape
+    assert np.all(np.isfinite(mean))
+    assert np.all(slope != 0)
+    hidden = ~model.architecture.condition.fixed
+    assert np.all((predicted != x)[:, hidden])
+
+
+# Layers of latents
 
 
 @pytest.mark.parametrize("body", BODIES)
 def test_layers_of_latents_are_the_formula(body):
-    """A layer below is h + V z, a narrow residual block, and its head; the posterior departs from the prior."""
-    setting = cvae.Architecture((5,), cvae.Label(3), 6, (10, 10), body, prior="learned", latent_layers=3)
-    features = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    """A layer below is h + V z, a narrow residual block, and its head; the posterior is relative to the prior."""
+    setting = architecture(body, hidden=(10, 10), latent_size=6, latent_layers=3)
     rng = np.random.default_rng(0)
+    c = {"label": np.array([0, 1, 2, 0])}
+    features, flat = LABEL.encode(c), np.eye(3)[c["label"]]
     x, z = rng.random((4, 5), np.float32), rng.normal(size=(4, 6)).astype(np.float32)
-    close = {"rtol": 1e-4, "atol": 1e-4}
-    network, prior = networks.encoder(setting), networks.prior(setting)
-    params, prior_params = weights(network), weights(prior)
-    p = prior.apply(prior_params, features[:, :0], features)
+    encoder, prior = network("encoder", setting), network("prior", setting)
+    params, prior_params = weights(encoder), weights(prior)
 
-    def conditionals(params, hidden):
-        means, log_stds = [], []
-        for number in range(3):
-            if number == 0:
-                outputs = hidden @ params["head"]["kernel"] + params["head"]["bias"]
-            else:
-                below = params["below"][f"layer_{number}"]
-                h = hidden + z[:, : 2 * number] @ below["above"]["kernel"] + below["above"]["bias"]
-                normed = (h - h.mean(axis=1, keepdims=True)) / np.sqrt(h.var(axis=1, keepdims=True) + 1e-6)
-                normed = normed * below["norm"]["scale"] + below["norm"]["bias"]
-                inner = jax.nn.gelu(normed @ below["enter"]["kernel"] + below["enter"]["bias"])
-                assert inner.shape == (4, 2)
-                h = h + inner @ below["leave"]["kernel"] + below["leave"]["bias"]
-                outputs = h @ below["head"]["kernel"] + below["head"]["bias"]
-            means.append(outputs[:, :2])
-            log_stds.append(7 * np.tanh(outputs[:, 2:] / 7))
-        return np.concatenate(means, axis=1), np.concatenate(log_stds, axis=1)
+    def conditionals(params, inputs):
+        params = double(params)
+        hidden = reference(params["body"], inputs, flat, body, "concat")
+        means, log_stds = [affine(params["mean"], hidden)], [affine(params["log_std"], hidden)]
+        for number in (1, 2):
+            below = params["below"][f"layer_{number}"]
+            h = hidden + affine(below["above"], z[:, : 2 * number])
+            inner = gelu(affine(below["enter"], layer_norm(h, below["norm"])))
+            assert inner.shape == (4, 2)
+            mean, log_std = np.split(affine(below["head"], h + affine(below["leave"], inner)), 2, axis=1)
+            means.append(mean)
+            log_stds.append(log_std)
+        return np.concatenate(means, axis=1), 7 * np.tanh(np.concatenate(log_stds, axis=1) / 7)
 
-    at_p = p.given(z)
-    expected = conditionals(prior_params, reference(prior_params["mlp"], features, features, body, "not at all"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), tuple(at_p), expected)
-    departure = conditionals(params, reference(params["mlp"], x, features, body, "concat"))
-    at_q = network.apply(params, x, features, p).given(z)
-    np.testing.assert_allclose(at_q.mean, at_p.mean + departure[0], **close)
-    np.testing.assert_allclose(at_q.log_std, at_p.log_std + departure[1], **close)
-    alone = network.apply(params, x, features).given(z)  # of a standard prior nothing is departed from
-    np.testing.assert_allclose(alone.mean, departure[0], **close)
+    @jax.jit
+    def run(params, prior_params):
+        p = prior.apply(prior_params, x[:, :0], features)
+        q, alone = encoder.apply(params, x, features, p), encoder.apply(params, x, features)
+        return [(each.mean, each.log_std) for each in (p.conditional(z), q.conditional(z), alone.conditional(z))]
+
+    of_p, departure = conditionals(prior_params, x[:, :0]), conditionals(params, x)
+    expected = [of_p, tuple(a + b for a, b in zip(of_p, departure, strict=True)), departure]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), run(params, prior_params), expected)
 
 
-def test_heads_of_several_layers_start_small():
-    """The posterior then starts near the prior, and draws do not multiply on their way down."""
-    setting = cvae.Architecture((5,), cvae.Label(3), 8, (32,), "residual", prior="learned", latent_layers=4)
+def test_a_hierarchy_starts_near_its_prior():
+    """Its heads start small, so that draws do not multiply on their way down."""
+    setting = architecture("residual", hidden=(16,), latent_size=6, latent_layers=3)
     model = cvae.make(setting)
     params = jax.jit(model.init)(jax.random.key(0))
     x, c = np.random.default_rng(0).random((64, 5), np.float32), {"label": np.arange(64) % 3}
     kl = jax.jit(cvae.elbo, static_argnums=0)(model, params, jax.random.key(1), x, c).kl
     assert np.all(kl > 0)
     assert np.all(kl < 1)
+
+
+# A body of one's own
+
+
+def test_a_body_of_ones_own_is_one_class_and_an_entry(monkeypatch):
+    class Last(networks.BODIES["mlp"]):
+        """Layers whose widths are doubled."""
+
+        def __init__(self, inputs, features, architecture, rngs, outputs=None):
+            wide = dataclasses.replace(architecture, hidden=tuple(2 * width for width in architecture.hidden))
+            super().__init__(inputs, features, wide, rngs, outputs)
+
+    monkeypatch.setitem(networks.BODIES, "wide", Last)
+    setting = architecture("wide")
+    assert shapes("decoder", setting)["layers"]["layer_1"]["linear"] == linear(8, 14)
+    with pytest.raises(ValueError, match="body must be one of mlp, residual, convolutional, wide, got 'narrow'"):
+        architecture("narrow")

@@ -6,6 +6,7 @@ python -m tests.test_notebooks        # execute it and write it back, after a ch
 import base64
 import json
 import os
+import unittest.mock
 from pathlib import Path
 
 import nbformat
@@ -26,12 +27,10 @@ def execute(folder: Path) -> nbformat.NotebookNode:
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(folder)}}
     )
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    try:
+    # tqdm warns where ipywidgets is not installed.
+    changes = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore:IProgress not found"}
+    with unittest.mock.patch.dict(os.environ, changes):
         client.execute()
-    finally:
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
     notebook.metadata = nbformat.from_dict(METADATA)
     return notebook
 

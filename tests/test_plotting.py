@@ -1,4 +1,4 @@
-"""Figures: arrays in, files out, every class visible."""
+"""Figures: arrays in, files out, and everything on the page."""
 
 import numpy as np
 import pytest
@@ -6,57 +6,203 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
+from scipy.stats import ks_2samp
 
-from cvae import charts, plotting
+from cvae import plotting
+from cvae.plotting import images as plotting_images
+from cvae.plotting import style
 
 RNG = np.random.default_rng(0)
+MINUS = "\N{MINUS SIGN}"
 
 
-def test_tile_puts_every_picture_in_its_place():
-    images = RNG.random((2, 3, 4, 5, 1)).astype(np.float32)
-    page = plotting.tile(images, gap=2)
-    assert page.shape == (2 * 4 + 2, 3 * 5 + 2 * 2)
+def inside_and_apart(figure, texts):
+    """Whether every text lies on the page, and no two of them overlap."""
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text).padded(-0.5) for text in texts if text.get_text()]  # without its leader
+    page = figure.bbox.padded(1)
+    inside = all(page.contains(*box.min) and page.contains(*box.max) for box in boxes)
+    return inside and not any(box.overlaps(other) for k, box in enumerate(boxes) for other in boxes[:k])
+
+
+def texts(figure):
+    """The title of a figure, and the titles, axis labels and legends of its panels."""
+    legends = [text for legend in figure.legends for text in [*legend.get_texts(), legend.get_title()]]
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    labels = [text for axes in panels for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    return [figure._suptitle, *legends, *labels]
+
+
+def clouds(figure):
+    """The coordinates of every scatter plot."""
+    collections = [collection for axes in figure.get_axes() for collection in axes.collections]
+    return [np.asarray(c.get_offsets()) for c in collections if isinstance(c, PathCollection)]
+
+
+# Files
+
+
+def test_save_writes_a_small_png_and_a_pdf_and_equal_figures_are_equal_files(tmp_path):
+    images = RNG.random((2, 3, 8, 8, 1))
+    first = plotting.save(plotting.grid(images, "a title"), tmp_path / "new" / "run.v2.png")
+    assert [path.name for path in first] == ["run.v2.png", "run.v2.pdf"]
+    with Image.open(first[0]) as page:
+        assert page.mode == "P"
+    assert first[1].read_bytes().startswith(b"%PDF")
+    second = plotting.save(plotting.grid(images, "a title"), tmp_path / "again")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_titles_wrap_to_the_width_and_add_to_the_height():
+    short, long = (style.new_figure(4, 3, "word " * count) for count in (3, 30))
+    assert "\n" in long._suptitle.get_text()
+    assert long.get_figheight() > short.get_figheight() == 3
+    assert inside_and_apart(long, [long._suptitle])
+
+
+# Images
+
+
+def test_tile_puts_every_image_in_its_place():
+    images = RNG.random((2, 3, 4, 5, 3)).astype(np.float32)
+    page = plotting.tile(images, gap=(2, 1), fill=0.25)
+    assert page.shape == (2 * 4 + 2, 3 * 5 + 2, 3)
     for row in range(2):
         for column in range(3):
-            top, left = row * 6, column * 7
-            np.testing.assert_array_equal(page[top : top + 4, left : left + 5], images[row, column, ..., 0])
-    assert not page[4:6].any()
-    np.testing.assert_array_equal(plotting.tile(images, gap=0)[:4, 5:10], images[0, 1, ..., 0])
+            top, left = row * 6, column * 6
+            np.testing.assert_array_equal(page[top : top + 4, left : left + 5], images[row, column])
+    assert (page[4:6] == 0.25).all()
+    np.testing.assert_array_equal(plotting.tile(images, gap=0)[:4, 5:10], images[0, 1])
+    with pytest.raises(ValueError, match=r"images must have shape \[rows, columns, H, W, channels\], got \(2, 4, 5\)"):
+        plotting.tile(np.zeros((2, 4, 5)))
 
 
-def test_grid_shows_ink_dark_and_names_its_rows(tmp_path):
-    figure = plotting.grid(RNG.random((2, 3, 8, 8, 1)), "a title", row_labels=["up", "down"], x_label="across")
+@pytest.mark.parametrize(("channels", "ink"), [(1, True), (1, False), (3, True)])
+def test_grid_draws_ink_dark_and_colours_as_they_are(channels, ink):
+    images = RNG.random((2, 3, 8, 6, channels))
+    figure = plotting.grid(images, "T", row_labels=["up", "down"], axis_labels=("across", ""), ink=ink)
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["up", "down"]
-    (image,) = axes.images
-    assert image.cmap(0.0)[0] > image.cmap(1.0)[0]
-    assert image.get_clim() == (0, 1)
-    figure.savefig(tmp_path / "grid.png")
-    assert Image.open(tmp_path / "grid.png").size[0] > 100
+    light = 1 - images if ink and channels == 1 else images
+    shown = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(shown[9:, 7:13], np.broadcast_to(light[1, 1], (8, 6, 3)), atol=1e-6)
+    assert inside_and_apart(figure, [*texts(figure), *axes.get_yticklabels()])
+
+
+def test_grid_reads_uint8_as_255ths():
+    page = np.asarray(plotting.grid(np.full((1, 1, 2, 2, 1), 51, np.uint8), "T").axes[0].images[0].get_array())
+    np.testing.assert_allclose(page, 0.8, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "gap", "scale"), [(8, 2, 14), (28, 3, 4)])
+def test_write_draws_dark_ink_and_leaves_a_gap_between_rows(tmp_path, side, gap, scale):
+    images = np.zeros((2, 3, side, side, 1))
+    images[:, 1] = 1.5
+    plotting.write(tmp_path / "page.png", images)
+    with Image.open(tmp_path / "page.png") as image:
+        page = np.asarray(image)
+    assert page.shape == ((2 * side + 3 * gap) * scale, (3 * side + 2 * gap) * scale)
+    middle = page[:, page.shape[1] // 2]
+    top, half = (gap + side // 2) * scale, page.shape[0] // 2
+    assert (middle[top], middle[half], middle[-1]) == (0, 255, 255)
+    assert page[top, gap * scale + scale] == 255
+
+
+@pytest.mark.parametrize(("rows", "draws", "prediction"), [(1, 1, False), (3, 10, True)])
+def test_completions_show_every_image_under_its_heading(rows, draws, prediction):
+    truth = 0.9 * RNG.random((rows, 6, 5, 1))
+    hidden = RNG.random((rows, 6, 5, 1)) < 0.5
+    drawn, guess = RNG.random((rows, draws, 6, 5, 1)), RNG.random((rows, 6, 5, 1))
+    figure = plotting.completions(
+        np.where(hidden, 0, truth), hidden, drawn, truth, "T", prediction=guess if prediction else None
+    )
+    axes, bar = figure.axes
+    headings = {label.get_text(): place for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)}
+    first = ["observed", "prediction"] if prediction else ["observed"]
+    assert list(headings) == [*first, *map(str, range(1, draws + 1)), "mean", "std. dev.", "truth"]
+    canvas = np.asarray(axes.images[0].get_array())
+
+    def shown(heading, row):
+        left = round(headings[heading] - 2)
+        return canvas[row * 7 : row * 7 + 6, left : left + 5]
+
+    for row in range(rows):
+        expected = {str(k + 1): drawn[row, k] for k in range(draws)}
+        expected |= {"mean": drawn[row].mean(axis=0), "truth": truth[row]}
+        if prediction:
+            expected["prediction"] = guess[row]
+        for heading, ink in expected.items():
+            np.testing.assert_allclose(shown(heading, row), np.repeat(1 - ink, 3, axis=-1), atol=1e-6)
+        seen = shown("observed", row)
+        tint = np.tile(plotting_images.HIDDEN, (hidden[row].sum(), 1))
+        np.testing.assert_allclose(seen[hidden[row, ..., 0]], tint, rtol=1e-6)
+        np.testing.assert_allclose(
+            seen[~hidden[row, ..., 0]], np.repeat(1 - truth[row][~hidden[row]][:, None], 3, 1), rtol=1e-5
+        )
+        if draws > 1:  # a larger deviation is darker, on the scale of the colour bar
+            deviation = drawn[row].std(axis=0)[..., 0]
+            assert bar.get_ylim() == pytest.approx((0, drawn.std(axis=1).max()))
+            darkness = -shown("std. dev.", row).sum(axis=-1)
+            assert (np.diff(darkness.ravel()[np.argsort(deviation.ravel())]) >= 0).all()
+    assert inside_and_apart(figure, [*texts(figure), *axes.get_xticklabels()])
+
+
+def test_attribute_grid_labels_the_requested_values():
+    images = RNG.random((3, 4, 6, 5, 1))
+    figure = plotting.attribute_grid(images, [1.5, 3, 4.25], np.array([-30, 0, 20, 40]), "down (px)", "across (°)", "T")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1.5", "3", "4.25"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"{MINUS}30", "0", "20", "40"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("across (°)", "down (px)")
+    np.testing.assert_allclose(axes.get_xticks(), [2, 8, 14, 20])
+    np.testing.assert_allclose(axes.get_yticks(), [2.5, 9.5, 16.5])
+
+
+# Latents
 
 
 @pytest.mark.parametrize("classes", [1, 5, 10])
-def test_latents_show_every_point_and_every_class(classes):
+def test_latents_show_every_sample_and_every_class(classes):
     labels = np.arange(200) % classes
-    means = {"one": RNG.normal(size=(200, 2)), "other": RNG.normal(size=(200, 2))}
-    figure = plotting.latents(means, {"one": (0, 3), "other": (1,)}, labels, "one", "a title")
-    clouds = [
-        collection.get_offsets()
-        for axes in figure.get_axes()
-        for collection in axes.collections
-        if isinstance(collection, PathCollection)
-    ]
-    np.testing.assert_array_equal(clouds[0], means["one"])
-    np.testing.assert_array_equal(clouds[1], means["other"])
+    samples = {"one": RNG.normal(size=(200, 5)), "other": RNG.normal(size=(200, 2))}
+    figure = plotting.latents(samples, {"one": (0, 3), "other": (1,)}, labels, "one", "a title")
+    drawn = clouds(figure)
+    np.testing.assert_array_equal(drawn[0], samples["one"][:, [0, 3]])
+    np.testing.assert_array_equal(drawn[1][:, 0], samples["other"][:, 1])
     for k in range(classes):
-        np.testing.assert_array_equal(clouds[2 + k], means["one"][labels == k])
-    assert len(clouds) == 2 + classes
+        np.testing.assert_array_equal(drawn[2 + k], samples["one"][labels == k][:, [0, 3]])
+    assert len(drawn) == 2 + classes
     above = figure.get_axes()[:2]
+    assert all("samples of q(z | x, c)" in axes.get_title() for axes in above)
     assert [axes.get_xlabel() for axes in above] == ["$z_{1}$", "$z_{2}$"]
     assert above[0].get_ylabel() == "$z_{4}$"
     assert "noise" in above[1].get_ylabel()
-    # Without colour: the digits themselves are written among the points.
+    # Without colour: class numbers are written among the points.
     assert {text.get_text() for text in above[0].texts} == {str(k) for k in range(classes)}
+    assert inside_and_apart(figure, texts(figure))
+
+
+def test_the_latents_of_mnist_are_a_small_file(tmp_path):
+    z, labels = RNG.normal(size=(10_000, 2)), RNG.integers(0, 10, 10_000)
+    figure = plotting.latents({"CVAE": z, "VAE": z}, {"CVAE": (0, 1), "VAE": (0, 1)}, labels, "CVAE", "a title")
+    png, pdf = plotting.save(figure, tmp_path / "latents")
+    assert png.stat().st_size < 400_000
+    assert pdf.stat().st_size < 1_200_000
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "by_class", "message"),
+    [
+        ((0, 2), "one", r"dimensions\['one'\] must name one or two latents below 2, got \[0, 2\]"),
+        ((0, 1), "two", "by_class must be one of one, got 'two'"),
+    ],
+)
+def test_latents_refuse_what_they_cannot_draw(dimensions, by_class, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.latents({"one": np.zeros((3, 2))}, {"one": dimensions}, np.zeros(3, int), by_class, "T")
+
+
+# Charts
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 40])
@@ -65,132 +211,138 @@ def test_curves_draw_both_splits_of_every_term(epochs):
         return {name: RNG.random(epochs) for name in ("loss", "log_likelihood", "kl")}
 
     histories = {"A": {"train": terms(), "validation": terms()}, "B": {"train": terms(), "validation": terms()}}
-    figure = plotting.curves(histories, "a title")
+    figure = plotting.curves(histories, "a title", note="Training values are running means. " * 8, unit="nats per row")
     for axes, term in zip(figure.axes, ("loss", "log_likelihood", "kl"), strict=True):
         drawn = [line.get_ydata() for line in axes.lines]
         expected = [histories[model][split][term] for model in "AB" for split in ("train", "validation")]
         for line, values in zip(drawn, expected, strict=True):
             np.testing.assert_array_equal(line, values)
-    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert axes.get_ylabel() == "nats per row"
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["A, train", "A, validation", "B, train", "B, validation"]
+    assert inside_and_apart(figure, texts(figure))
 
 
-def test_written_ink_is_dark_on_white(tmp_path):
-    images = np.zeros((1, 2, 8, 8, 1))
-    images[0, 1] = 1
-    plotting.write_ink(tmp_path / "page.png", images)
-    page = np.asarray(Image.open(tmp_path / "page.png"))
-    assert page.shape == (112, 224)
-    assert page[56, 30] == 255
-    assert page[56, 190] == 0
-
-
-def inside_and_apart(figure, texts):
-    """Whether every text lies on the page, and no two of them overlap."""
-    figure.draw_without_rendering()
-    boxes = [Text.get_window_extent(text).padded(-0.5) for text in texts]  # without its leader
-    page = figure.bbox.padded(1)
-    inside = all(page.contains(*box.min) and page.contains(*box.max) for box in boxes)
-    return inside and not any(box.overlaps(other) for k, box in enumerate(boxes) for other in boxes[:k])
-
-
-def labels(axes):
-    return [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.title, axes.xaxis.label, axes.yaxis.label]
-
-
-@pytest.mark.parametrize(("rows", "draws"), [(1, 1), (3, 10)])
-def test_completions_show_every_picture_under_its_heading(rows, draws):
-    truth = 0.9 * RNG.random((rows, 6, 5, 1))
-    hidden = RNG.random((rows, 6, 5, 1)) < 0.5
-    observed = np.where(hidden, 0, truth)
-    drawn = RNG.random((rows, draws, 6, 5, 1))
-    figure = plotting.completions(observed, hidden, drawn, truth, "a title")
-    axes, bar = figure.axes
-    headings = {label.get_text(): place for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)}
-    assert list(headings) == ["observed", *map(str, range(1, draws + 1)), "mean", "spread", "truth"]
-    (image,) = axes.images
-    canvas = np.asarray(image.get_array())
-
-    def shown(heading, row):
-        left = round(headings[heading] - 2)
-        return canvas[row * 7 : row * 7 + 6, left : left + 5]
-
-    for row in range(rows):
-        for heading, ink in [(str(k + 1), drawn[row, k]) for k in range(draws)] + [
-            ("mean", drawn[row].mean(axis=0)),
-            ("truth", truth[row]),
-        ]:
-            np.testing.assert_allclose(shown(heading, row), np.repeat(1 - ink, 3, axis=-1), atol=1e-6)
-        seen = shown("observed", row)
-        np.testing.assert_allclose(seen[hidden[row, ..., 0]], np.tile(plotting.HIDDEN, (hidden[row].sum(), 1)))
-        np.testing.assert_allclose(seen[~hidden[row, ..., 0]], np.repeat(1 - truth[row][~hidden[row]][:, None], 3, 1))
-        # The more spread, the darker, on the scale of the colour bar.
-        spread = drawn[row].std(axis=0)[..., 0]
-        if draws > 1:
-            assert bar.get_ylim() == pytest.approx((0, drawn.std(axis=1).max()))
-            darkness = -shown("spread", row).sum(axis=-1)
-            assert (np.diff(darkness.ravel()[np.argsort(spread.ravel())]) >= 0).all()
-    assert inside_and_apart(figure, [text for text in labels(axes) if text.get_text()])
-
-
-def test_attribute_grid_marks_what_was_asked_for():
-    images = RNG.random((3, 4, 6, 5, 1))
-    figure = plotting.attribute_grid(images, [1.5, 3, 4.25], np.array([-30, 0, 20, 40]), "down (px)", "across (°)", "T")
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["1.5", "3", "4.25"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["\N{MINUS SIGN}30", "0", "20", "40"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("across (°)", "down (px)")
-    np.testing.assert_allclose(axes.get_xticks(), [2, 8, 14, 20])
-    np.testing.assert_allclose(axes.get_yticks(), [2.5, 9.5, 16.5])
-    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), plotting.tile(images))
-
-
-def test_asked_against_measured_prints_the_correlation_of_what_could_be_measured():
-    asked = RNG.normal(size=(300, 2)) * [1, 20]
-    measured = asked + RNG.normal(size=(300, 2)) * [0.5, 1]
+def test_requested_against_measured_states_the_correlation_of_what_could_be_measured():
+    requested = RNG.normal(size=(300, 2)) * [1, 20]
+    measured = requested * [-1, 1] + RNG.normal(size=(300, 2)) * [0.5, 0.1]
     measured[7, 0] = np.nan
-    figure = charts.asked_against_measured(asked, measured, ["thickness", "slant"], ["px", "°"], "a title")
-    for k, axes in enumerate(figure.axes):
+    figure = plotting.requested_against_measured(requested, measured, ["thickness", "slant"], ["px", "°"], "a title")
+    for k, (axes, cloud) in enumerate(zip(figure.axes, clouds(figure), strict=True)):
         valid = np.isfinite(measured[:, k])
-        cloud = axes.collections[0].get_offsets()
-        np.testing.assert_allclose(cloud, np.stack([asked[valid, k], measured[valid, k]], axis=1))
+        np.testing.assert_allclose(cloud, np.stack([requested[valid, k], measured[valid, k]], axis=1))
         (identity,) = axes.lines
         np.testing.assert_array_equal(identity.get_xdata(), identity.get_ydata())
         assert axes.get_xlim() == axes.get_ylim()
-        (note,) = axes.texts
-        r = np.corrcoef(asked[valid, k], measured[valid, k])[0, 1]
-        error = (1 - r**2) / np.sqrt(valid.sum() - 1)
-        assert note.get_text().splitlines()[0] == f"r = {r:.4f} ± {error:.4f}"
-        assert ("1 of 300 not measurable" in note.get_text()) == (k == 0)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["asked (px)", "asked (°)"]
-    assert inside_and_apart(
-        figure, [t for axes in figure.axes for t in [axes.title, axes.xaxis.label, axes.yaxis.label]]
+    r = np.corrcoef(requested[:, 0][np.isfinite(measured[:, 0])], measured[:, 0][np.isfinite(measured[:, 0])])[0, 1]
+    notes = [axes.texts[0].get_text() for axes in figure.axes]
+    assert notes[0] == f"r = {MINUS}{-r:.3f} ± {(1 - r**2) / 298**0.5:.3f}\n1 of 300 not measurable"
+    assert notes[1] == "r = 1.000 ± <0.001"
+    assert [axes.get_xlabel() for axes in figure.axes] == ["requested (px)", "requested (°)"]
+    assert inside_and_apart(figure, texts(figure))
+
+
+def test_calibration_draws_filled_bins_and_states_the_error():
+    confidence, accuracy = np.array([np.nan, 0.3, 0.6, 0.9]), np.array([np.nan, 0.2, 0.6, 1.0])
+    figure = plotting.calibration(confidence, accuracy, np.array([0, 10, 30, 60]), "a title")
+    above, below = figure.axes
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in above.patches]
+    np.testing.assert_allclose(bars, [(37.5, 20), (62.5, 60), (87.5, 100)])
+    np.testing.assert_allclose([bar.get_height() for bar in below.patches], [10, 30, 60])
+    (note,) = above.texts
+    assert note.get_text() == "expected calibration error 7.0 %"
+    assert above.get_xlim() == below.get_xlim() == (0, 100)
+
+
+def table(columns, rows=60):
+    """Rows in which columns 1 and 3 are strongly related, and their names."""
+    x = RNG.normal(size=(rows, columns)) * np.arange(1, columns + 1)
+    x[:, 3] = 1e6 - 2 * x[:, 1] + 0.1 * RNG.normal(size=rows)
+    return x, [f"column {k}" for k in range(columns)]
+
+
+def test_marginals_show_the_columns_that_agree_least():
+    real, names = table(11)
+    drawn = np.concatenate([real, real]) + np.where(np.arange(11) > 2, 1, 0) * real.std(axis=0)
+    real[5:9, 10] = np.nan
+    drawn[:, 4] = np.nan
+    figure = plotting.marginals(real, drawn, names, "a title")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
+    assert [title.split(":")[0] for title in titles[1:]] == [f"column {k}" for k in (3, 5, 6, 7, 8, 9, 10)]
+    present = real[np.isfinite(real[:, 10]), 10]
+    assert titles[-1].endswith(f"KS {ks_2samp(present, drawn[:, 10]).statistic:.3f}")
+    assert "the 8 of 11 columns that agree least" in figure._suptitle.get_text()
+    assert inside_and_apart(figure, texts(figure))
+
+
+def test_marginals_bin_integers_around_their_values():
+    real = RNG.integers(0, 4, (50, 1))
+    (axes,) = plotting.marginals(real, real[:30], ["count"], "a title").axes
+    edges = {round(bar.get_x(), 6) for bar in axes.patches[:-1]}
+    assert edges == {-0.5, 0.5, 1.5, 2.5}
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_pair_shows_the_columns_that_correlate_most(missing):
+    real, names = table(6)
+    drawn = np.concatenate([real, real])
+    real[4, [0, 1]] = np.nan if missing else 1
+    figure = plotting.pair(real, drawn, names, "a title")
+    left, right = figure.axes
+    assert (left.get_xlabel(), left.get_ylabel()) == ("column 1", "column 3")
+    np.testing.assert_array_equal(clouds(figure)[1], drawn[:, [1, 3]])
+    assert left.get_title().startswith(f"{60 - missing} test rows, r = {MINUS}")
+    assert right.get_title() == f"120 generated rows, r = {np.corrcoef(drawn[:, 1], drawn[:, 3])[0, 1]:.3f}".replace(
+        "-", MINUS
     )
+    assert inside_and_apart(figure, texts(figure))
+
+
+def test_pair_of_many_columns_is_one_of_those_that_vary_most():
+    real, names = table(300)
+    drawn, scale = RNG.normal(size=(40, 300)), np.ones(300)
+    scale[[17, 250]] = 1e-3
+    real[:, 250] = real[:, 17]
+    figure = plotting.pair(real, drawn, names, "a title", scale)
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("column 17", "column 250")
+    assert "200 of 300 columns" in figure._suptitle.get_text().replace("\n", " ")
+
+
+def test_constant_columns_have_no_correlation():
+    figure = plotting.pair(np.ones((5, 2)), np.ones((9, 2)), ["a", "b"], "a title")
+    assert [axes.get_title() for axes in figure.axes] == [
+        "5 test rows, r is undefined",
+        "9 generated rows, r is undefined",
+    ]
+    with pytest.raises(ValueError, match=r"drawn must have shape \[rows, 2\], one column per name, got \(9, 3\)"):
+        plotting.pair(np.ones((5, 2)), np.ones((9, 3)), ["a", "b"], "a title")
+
+
+# Sweeps
 
 
 def saturating(sizes=(1, 2, 4, 8, 16, 32, 64), kinds=3):
-    """Lines as experiments give them: once latents are left unused, points all but coincide."""
+    """Lines as sweeps have them: once latents are left unused, points all but coincide."""
     sizes = np.array(sizes)
-    points = {}
-    for k in range(kinds):
-        rate = (25 - k) * (1 - np.exp(-sizes / 5))
-        error = np.full(len(sizes), 0.2)
-        points[f"kind {k}"] = {
-            "rate": rate,
+    error = np.full(len(sizes), 0.2)
+    return {
+        f"kind {k}": {
+            "rate": (25 - k) * (1 - np.exp(-sizes / 5)),
             "distortion": 70 - k + 100 * np.exp(-sizes / 4),
             "rate_error": error,
             "distortion_error": 2 * error,
             "latent_size": sizes,
         }
-    return points
+        for k in range(kinds)
+    }
 
 
-@pytest.mark.parametrize("points", [saturating(), saturating((16,), 1)], ids=["lines", "a point"])
-def test_rate_distortion_joins_equal_elbos_and_marks_every_point(points):
-    figure = charts.rate_distortion(points, "a title")
+@pytest.mark.parametrize("lines", [saturating(), saturating((16,), 1)], ids=["lines", "a point"])
+def test_rate_distortion_joins_equal_elbos_and_labels_every_point(lines):
+    figure = plotting.rate_distortion(lines, "a title")
     (axes,) = figure.axes
     handles, names = axes.get_legend_handles_labels()
-    for name, line in points.items():
+    for name, line in lines.items():
         drawn = handles[names.index(name)].lines[0]
         np.testing.assert_array_equal(drawn.get_xdata(), line["rate"])
         np.testing.assert_array_equal(drawn.get_ydata(), line["distortion"])
@@ -202,44 +354,39 @@ def test_rate_distortion_joins_equal_elbos_and_marks_every_point(points):
     written = [text for text in axes.texts if text.get_text()]
     sizes = [text for text in written if text.arrow_patch is not None]
     assert [float(text.get_text()) for text in written if text not in sizes] == pytest.approx(totals)
-    expected = [f"{size}" for line in points.values() for size in line["latent_size"]]
-    assert [text.get_text() for text in sizes] == expected
-    np.testing.assert_allclose(sizes[-1].xy, (line_of(points, "rate")[-1], line_of(points, "distortion")[-1]))
+    assert [text.get_text() for text in sizes] == [f"{size}" for line in lines.values() for size in line["latent_size"]]
+    last = list(lines.values())[-1]
+    np.testing.assert_allclose(sizes[-1].xy, (last["rate"][-1], last["distortion"][-1]))
     assert inside_and_apart(figure, sizes)
-
-
-def line_of(points, term):
-    return list(points.values())[-1][term]
+    assert inside_and_apart(figure, texts(figure))
 
 
 def test_against_latent_size_has_the_sizes_as_ticks():
     lines = {
-        "one": {"latent_size": np.array([1, 4, 16]), "mean": RNG.random(3), "spread": RNG.random(3)},
-        "other": {"latent_size": np.array([2, 4]), "mean": RNG.random(2), "spread": RNG.random(2)},
+        "one": {"latent_size": np.array([1, 4, 16]), "value": RNG.random(3), "value_error": RNG.random(3)},
+        "other": {"latent_size": np.array([2, 4]), "value": RNG.random(2), "value_error": RNG.random(2)},
     }
-    figure = charts.against_latent_size(lines, "ELBO (nats)", "a title")
+    figure = plotting.against_latent_size(lines, "ELBO (nats)", "a title")
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4", "16"]
     np.testing.assert_array_equal(axes.get_xticks(), [1, 2, 4, 16])
-    assert axes.get_xscale() == "log"
     handles, names = axes.get_legend_handles_labels()
     assert names == ["one", "other"]
     assert handles[0].lines[0].get_marker() != handles[1].lines[0].get_marker()
     for handle, line in zip(handles, lines.values(), strict=True):
-        np.testing.assert_array_equal(handle.lines[0].get_ydata(), line["mean"])
+        np.testing.assert_array_equal(handle.lines[0].get_ydata(), line["value"])
         ends = np.array([segment[:, 1] for segment in handle.lines[2][0].get_segments()])
-        np.testing.assert_allclose(
-            ends, np.stack([line["mean"] - line["spread"], line["mean"] + line["spread"]], axis=1)
-        )
+        value, error = line["value"], line["value_error"]
+        np.testing.assert_allclose(ends, np.stack([value - error, value + error], axis=1))
+    assert inside_and_apart(figure, texts(figure))
 
 
-def test_calibration_draws_filled_bins_and_prints_the_error():
-    confidence, accuracy = np.array([np.nan, 0.3, 0.6, 0.9]), np.array([np.nan, 0.2, 0.6, 1.0])
-    figure = charts.calibration(confidence, accuracy, np.array([0, 10, 30, 60]), "a title")
-    above, below = figure.axes
-    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in above.patches]
-    np.testing.assert_allclose(bars, [(0.375, 0.2), (0.625, 0.6), (0.875, 1.0)])
-    np.testing.assert_allclose([bar.get_height() for bar in below.patches], [10, 30, 60])
-    (note,) = above.texts
-    assert note.get_text().endswith(f" {0.1 * 0.1 + 0.6 * 0.1:.4f}")
-    assert above.get_xlim() == below.get_xlim() == (0, 1)
+def test_by_condition_has_one_scale_for_all_panels():
+    panels = {"all (nats)": {"none": (-90.0, 1.0), "label": (-80.0, 0.5)}, "hidden (nats)": {"image": (-60.0, 0.2)}}
+    figure = plotting.by_condition(panels, "a title")
+    spans = [np.diff(axes.get_xlim())[0] for axes in figure.axes]
+    assert spans[0] == pytest.approx(spans[1])
+    assert spans[0] > 11.5
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["none", "label"]
+    assert [text.get_text() for text in figure.axes[0].texts] == [f"{MINUS}90.00", f"{MINUS}80.00"]
+    assert inside_and_apart(figure, texts(figure))

@@ -1,245 +1,357 @@
-"""Run folders and checkpoints: what is written is read back, and what does not fit is named."""
+"""Run folders: what is written is read back, what does not fit is named, and only one process writes."""
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import cvae
 from cvae import checkpoints, runs
 from cvae.config import Config
+from cvae.settings import replace, to_json
+from cvae.fitting import Epoch
+from cvae.training import Metrics
 
 MODELS = {
-    "cvae": cvae.Architecture((2, 3, 1), cvae.Label(5), 4, (7,)),
-    "vae": cvae.Architecture((2, 3, 1), cvae.Nothing(), 4, (7,)),
+    "cvae": cvae.Architecture(event_shape=(2, 3, 1), condition=cvae.Label(5), latent_size=4, hidden=(7,)),
+    "vae": cvae.Architecture(event_shape=(2, 3, 1), condition=cvae.Unconditional(), latent_size=4, hidden=(7,)),
 }
 CONFIG = Config("test", "digits", 0, cvae.Training(epochs=2), MODELS)
+EPOCHS = [
+    Epoch(1, Metrics(150.1, -140.0, 10.1), None, 542.7, 1.5, 2e4),
+    Epoch(2, Metrics(0.1 + 0.2, float("nan"), 1e-45), Metrics(1 / 3, -1.0, 2.0), 120.0, 0.25, 1e5),
+]
+
+
+def make_params(model: cvae.CVAE, seed: int, dtype: str = "float32") -> dict:
+    """Parameters of a model's shapes, without compiling its `init`."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), dtype), shapes)
+
+
+def assert_same(one: dict, two: dict) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert [leaf.dtype for leaf in jax.tree.leaves(one)] == [leaf.dtype for leaf in jax.tree.leaves(two)]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run folder with both models."""
-    folder = tmp_path_factory.mktemp("run")
-    runs.start(folder, CONFIG)
-    for number, (name, architecture) in enumerate(MODELS.items()):
-        runs.save(folder, name, cvae.make(architecture).init(jax.random.key(number)))
+    """A run folder with two models."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    folder.mkdir()
+    runs.write_json(folder / "config.json", to_json(CONFIG))
+    for seed, (name, architecture) in enumerate(MODELS.items()):
+        checkpoints.save_tree(folder / "params" / name, make_params(cvae.make(architecture), seed))
     return folder
 
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of it that a test may damage."""
+    """A copy of it that a test may change."""
     return shutil.copytree(finished, tmp_path / "run")
 
 
-def test_a_model_comes_back_to_the_bit(finished):
-    for number, name in enumerate(MODELS):
-        model, params, config = cvae.load(finished, name)
-        assert config == CONFIG
-        assert model is cvae.make(MODELS[name])
-        jax.tree.map(np.testing.assert_array_equal, params, model.init(jax.random.key(number)))
-    assert cvae.load(finished)[0] is cvae.make(MODELS["cvae"])
+# Models
 
 
-def test_a_model_comes_back_in_another_process(finished):
-    code = (
-        "import cvae, jax, sys; m, p, c = cvae.load(sys.argv[1], 'vae');"
-        "print(float(sum(abs(x).sum() for x in jax.tree.leaves(p))))"
-    )
-    out = subprocess.run([sys.executable, "-c", code, finished], capture_output=True, text=True, check=True).stdout
-    expected = sum(abs(leaf).sum() for leaf in jax.tree.leaves(cvae.load(finished, "vae")[1]))
-    assert float(out) == pytest.approx(float(expected))
+def test_the_models_of_a_run_are_loaded_to_the_bit(finished):
+    for seed, (name, architecture) in enumerate(MODELS.items()):
+        model, params = runs.load(finished, name)
+        assert model is cvae.make(architecture)
+        assert_same(params, make_params(model, seed))
+    assert runs.load(str(finished))[0] is cvae.make(MODELS["cvae"])
 
 
-def test_no_model_of_that_name(finished):
-    with pytest.raises(ValueError, match=r"name must be one of \['cvae', 'vae'\], got 'gan'"):
-        cvae.load(finished, "gan")
-
-
-def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"run folder must hold a config.json, got none at .*nowhere"):
-        cvae.load(tmp_path / "nowhere")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json must be JSON"):
-        cvae.load(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"config must have the fields \['experiment'"):
-        cvae.load(tmp_path)
-
-
-def edit_config(run, change) -> None:
-    data = json.loads((run / "config.json").read_text())
-    change(data["models"]["cvae"])
-    (run / "config.json").write_text(json.dumps(data))
-
-
-LAYER = r"params\['decoder'\]\['mlp'\]\['layers'\]\['layer_0'\]\['linear'\]"
-MISFITS = {
-    "wider": (lambda a: a.update(hidden=[9]), LAYER + r"\['bias'\] must have shape \(9,\), got \(7,\)"),
-    "deeper": (lambda a: a.update(hidden=[7, 7]), r"\['layer_1'\]\['linear'\]\['bias'\] must be in the checkpoint"),
-    "latents": (lambda a: a.update(latent_size=3), LAYER + r"\['kernel'\] must have shape \(8, 7\), got \(9, 7\)"),
-    "a scale": (
-        lambda a: a.update(likelihood={"kind": "Normal", "scale": None, "bounds": [0.01, 10.0]}),
-        r"params\['decoder'\]\['outputs'\]\['bias'\] must have shape \(12,\), got \(6,\)",
-    ),
-    "a prior": (lambda a: a.update(prior="learned"), r"params\['prior'\].* must be in the checkpoint"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), MISFITS.values(), ids=MISFITS.keys())
-def test_parameters_that_do_not_fit_are_named(run, change, message):
-    edit_config(run, change)
+def test_a_member_of_a_sweep_is_loaded_as_a_masked_model(tmp_path):
+    model = cvae.masked(cvae.make(MODELS["cvae"]))
+    params = make_params(model, 3)
+    runs.write_json(tmp_path / "config.json", to_json(replace(CONFIG, sweep=cvae.Sweep((2, 4)))))
+    checkpoints.save_tree(tmp_path / "params" / "cvae" / "z02_seed0_beta1_lr0.001", params)
+    loaded, its_params = runs.load(tmp_path, "cvae/z02_seed0_beta1_lr0.001")
+    assert loaded.latent_mask
+    assert_same(its_params, params)
+    message = r"name must be cvae/MEMBER, with a member of \['z02_seed0_beta1_lr0.001'\], got 'cvae'"
     with pytest.raises(ValueError, match=message):
-        cvae.load(run, "cvae")
+        runs.load(tmp_path)
 
 
-def test_a_leaf_too_many_is_named(tmp_path):
-    tree = {"a": np.ones(2, np.float32), "b": {"c": np.ones(3, np.float32)}}
-    checkpoints.save(tmp_path / "kept", tree)
-    with pytest.raises(ValueError, match=r"params\['b'\]\['c'\] must belong to the model"):
-        checkpoints.restore(tmp_path / "kept", {"a": tree["a"]})
-    with pytest.raises(ValueError, match=r"params\['a'\] must have dtype int32, got float32"):
-        checkpoints.restore(tmp_path / "kept", tree | {"a": np.ones(2, np.int32)})
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_saved_model_is_loaded_without_a_run(dtype, masked, tmp_path):
+    model = cvae.make(MODELS["cvae"])
+    model = cvae.masked(model) if masked else model
+    for seed in (1, 2):  # the second replaces the first
+        runs.save(tmp_path / "model", model, make_params(model, seed, dtype))
+    loaded, params = runs.load(tmp_path / "model")
+    assert (loaded.architecture, loaded.latent_mask) == (model.architecture, masked)
+    assert_same(params, make_params(model, 2, dtype))
+    with pytest.raises(ValueError, match="name must be left out for a folder of a single model, got 'vae'"):
+        runs.load(tmp_path / "model", "vae")
 
 
-@pytest.mark.parametrize("part", ["arrays/d/*", "arrays/manifest.ocdbt", "arrays/_METADATA", "record/*"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped"])
-def test_a_damaged_checkpoint_is_refused(run, part, damage):
-    damaged = [path for path in (run / "checkpoints" / "cvae").glob(part) if path.is_file()]
-    assert damaged
-    for path in damaged:
-        content = path.read_bytes()
-        half = len(content) // 2
-        path.write_bytes(content[:half] + (b"" if damage == "truncated" else bytes(b ^ 255 for b in content[half:])))
-    with pytest.raises(ValueError, match=r"checkpoint must be (readable|whole), "):
-        cvae.load(run, "cvae")
+def test_a_saved_model_is_loaded_in_another_process(tmp_path):
+    model = cvae.make(MODELS["vae"])
+    runs.save(tmp_path / "model", model, make_params(model, 1))
+    code = "import sys; from cvae import runs; print(runs.fingerprint(runs.load(sys.argv[1])[1]))"
+    command = [sys.executable, "-c", code, tmp_path / "model"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == runs.fingerprint(make_params(model, 1))
+    assert output.stderr == ""
 
 
-def test_a_missing_checkpoint_is_refused(run):
-    shutil.rmtree(run / "checkpoints" / "cvae")
-    with pytest.raises(ValueError, match="checkpoint must be a folder, got nothing at"):
-        cvae.load(run, "cvae")
-    (run / "checkpoints" / "cvae").mkdir()
-    with pytest.raises(ValueError, match="checkpoint must"):
-        cvae.load(run, "cvae")
-
-
-def test_saving_again_replaces(tmp_path):
-    for value in (1.0, 2.0):
-        checkpoints.save(tmp_path / "kept", {"a": np.full(2, value, np.float32)})
-    restored = checkpoints.restore(tmp_path / "kept", {"a": np.zeros(2, np.float32)})
-    np.testing.assert_array_equal(restored["a"], 2.0)
-
-
-def test_a_folder_with_another_config_is_refused_and_left_alone(run):
-    other = Config("test", "digits", 0, cvae.Training(epochs=3), MODELS)
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    with pytest.raises(ValueError, match=r"training\.epochs 2, not 3; choose another folder or delete it"):
-        runs.start(run, other)
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+def test_a_model_that_could_not_be_loaded_is_not_saved(finished, tmp_path):
+    model = cvae.make(MODELS["cvae"])
+    params = make_params(model, 1)
+    with pytest.raises(ValueError, match=r"folder must be another than that of a run"):
+        runs.save(finished, model, params)
+    with pytest.raises(ValueError, match=r"model must be made by cvae.make, got functions of your own"):
+        runs.save(tmp_path / "model", model._replace(architecture=None), params)
+    with pytest.raises(ValueError, match=r"leaf decoder\..* must have shape \(\d+, 7\), got \(\d+, 7\) in params"):
+        runs.save(tmp_path / "model", model, make_params(cvae.make(MODELS["vae"]), 1))
+    with pytest.raises(ValueError, match=r"folder must be a path without any of"):
+        runs.save(tmp_path / "model[1]", model, params)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"folder must be a folder, got a file at .*file"):
+        runs.save(tmp_path / "file", model, params)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [(None, "run_dir must be a path, got None"), ("x" * 5000, "run_dir must be a path that a file can have, got 'xx")],
+    [(None, "folder must be a path, got None"), ("x" * 5000, "folder must be a path that a file can have, got 'xx")],
 )
 def test_what_is_no_path_is_refused(path, message):
     with pytest.raises(ValueError, match=message):
-        cvae.load(path)
+        runs.load(path)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match=r"run folder must hold a config.json, got none"):
-        runs.check_free(tmp_path, CONFIG)
-    with pytest.raises(ValueError, match="run folder must be a folder, got a file"):
-        runs.check_free(tmp_path / "thesis.tex", CONFIG)
+def test_an_unknown_model_is_refused(finished):
+    with pytest.raises(ValueError, match="name must be one of cvae, vae, got 'gan'"):
+        runs.load(finished, "gan")
 
 
-def test_the_same_config_goes_on(run):
-    (run / "metrics.jsonl").write_text("old\n")
-    (run / "summary.json").write_text("{}")
-    runs.start(run, CONFIG)
-    assert (run / "metrics.jsonl").read_text() == "old\n"
-    assert (run / "summary.json").exists()  # until there is another
+MISFITS = {
+    "wider": ({"hidden": [9]}, r"leaf decoder\.\S+\.kernel must have shape \(9, 6\), got \(7, 6\) in checkpoint"),
+    "deeper": ({"hidden": [7, 7]}, r"leaf decoder\.\S+ must be saved, got no such leaf in checkpoint"),
+    "fewer latents": ({"latent_size": 3}, r"leaf decoder\.\S+\.kernel must have shape \(8, 7\), got \(9, 7\)"),
+    "a learned prior": ({"prior": "learned"}, r"leaf prior\.\S+ must be saved, got no such leaf"),
+}
 
 
-def test_what_is_discarded_is_said(run):
-    (run / "metrics.jsonl").write_text("one\ntwo\n")
-    assert runs.discard(run) == [f"discarding 2 epochs in {run}"]
-    assert list(run.iterdir()) == []
-    assert runs.discard(run) == []
+@pytest.mark.parametrize(("change", "message"), MISFITS.values(), ids=MISFITS.keys())
+def test_parameters_of_another_architecture_are_refused_by_the_leaf(change, message, run):
+    config = json.loads((run / "config.json").read_text())
+    config["models"]["cvae"] |= change
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        runs.load(run, "cvae")
 
 
-def test_a_link_is_discarded_and_where_it_leads_is_left(run, tmp_path):
-    (tmp_path / "big" / "cvae").mkdir(parents=True)
-    (run / "progress").symlink_to(tmp_path / "big")
-    runs.discard(run)
-    assert list(run.iterdir()) == []
-    assert (tmp_path / "big" / "cvae").is_dir()
+def test_parameters_that_are_missing_or_damaged_are_refused(run):
+    (run / "params" / "cvae" / "_METADATA").write_text("{}")
+    with pytest.raises(ValueError, match=r"checkpoint must be undamaged, got .*cvae \(_METADATA has changed\)"):
+        runs.load(run, "cvae")
+    shutil.rmtree(run / "params" / "cvae")
+    with pytest.raises(ValueError, match="checkpoint must be a folder, got nothing at"):
+        runs.load(run, "cvae")
 
 
-def test_what_cannot_be_deleted_is_said_and_the_folder_stays_a_run(run, monkeypatch):
-    def refuse(path, *args, **kwargs):
-        raise OSError(16, "Device or resource busy", str(path))
-
-    (run / "progress").mkdir(exist_ok=True)
-    with monkeypatch.context() as patched:
-        patched.setattr(runs.shutil, "rmtree", refuse)
-        with pytest.raises(OSError, match=r"busy.*progress"):
-            runs.discard(run)
-    assert runs.read_config(run) == CONFIG
+# Run folders
 
 
-def test_a_run_that_ended_before_it_had_a_config_blocks_nothing(tmp_path, monkeypatch):
-    folder = tmp_path / "run"
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"run folder must hold a config.json, got none at .*nowhere"):
+        runs.load(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json must be JSON"):
+        runs.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.experiment must be given"):
+        runs.load(tmp_path)
+    with pytest.raises(ValueError, match=r"run folder must be a folder, got a file at .*config.json"):
+        runs.check_folder(tmp_path / "config.json", CONFIG)
+    with pytest.raises(ValueError, match=r"run folder must be a path without any of"):
+        runs.check_folder(tmp_path / "run[1]", CONFIG)
 
-    def full(path, text):
-        path.with_name(f".{path.name}.4711").write_text(text[:9])  # as a kill leaves it
-        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(runs, "write_text", full)
-        with pytest.raises(OSError, match="No space left"):
-            runs.start(folder, CONFIG)
-    runs.check_free(folder, CONFIG)
-    assert runs.discard(folder) == []
-    runs.start(folder, CONFIG)
-    assert runs.read_config(folder) == CONFIG
+def test_the_folder_of_another_run_is_refused_and_left_alone(run):
+    other = replace(CONFIG, training=replace(CONFIG.training, epochs=3))
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    message = r"with training\.epochs 2, not 3; choose another folder \(--out\) or discard that run \(--fresh\)"
+    with pytest.raises(ValueError, match=message):
+        runs.check_folder(run, other)
+    runs.check_folder(run, other, fresh=True)
+    runs.check_folder(run, CONFIG)
+    runs.check_folder(run / "new" / "folder", CONFIG)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_folder_of_something_else_is_never_written_to(tmp_path):
+    (tmp_path / "params").mkdir()
+    for config in (None, '{"model_type": "gpt"}'):
+        if config is not None:
+            (tmp_path / "config.json").write_text(config)
+        for call in (lambda: runs.check_folder(tmp_path, CONFIG, fresh=True), lambda: runs.discard(tmp_path)):
+            with pytest.raises(ValueError, match=r"run folder must hold a config\.json|config.* must be"):
+                call()
+    assert (tmp_path / "params").is_dir()
+
+
+def test_a_run_that_was_killed_before_it_had_a_config_blocks_nothing(tmp_path):
+    with runs.lock(tmp_path):
+        (tmp_path / ".config.json.4711").write_text('{"exp')
+        (tmp_path / ".metrics.jsonl.4711").touch()
+        runs.check_folder(tmp_path, CONFIG)
+    assert runs.discard(tmp_path) == []
 
 
 def test_only_what_a_run_left_is_discarded(run, tmp_path):
     (run / "notes.txt").write_text("mine")
-    runs.discard(run)
+    (run / "metrics.jsonl").write_text("one\ntwo\n")
+    (tmp_path / "elsewhere" / "cvae").mkdir(parents=True)
+    (run / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    assert runs.discard(run) == [f"discarding 2 epochs in {run}"]
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
-    runs.start(run, CONFIG, fresh=True)
+    assert (tmp_path / "elsewhere" / "cvae").is_dir()
+
+
+def test_a_folder_that_cannot_be_discarded_stays_a_run(run, monkeypatch):
+    def refuse(path):
+        raise OSError(16, "Device or resource busy", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.shutil, "rmtree", refuse)
+        with pytest.raises(OSError, match=r"busy.*params"):
+            runs.discard(run)
     assert runs.read_config(run) == CONFIG
-    other = tmp_path / "other"
-    (other / "checkpoints").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"run folder must hold a config\.json, got none"):
-        runs.discard(other)
-    (other / "config.json").write_text('{"model_type": "gpt"}')
-    with pytest.raises(ValueError, match="config must have the fields"):
-        runs.discard(other)
-    assert (other / "checkpoints").is_dir()
 
 
-def test_provenance_says_where_a_figure_came_from_and_names_no_host(monkeypatch):
-    import platform
+HOLD = """
+import pathlib, sys, time
+from cvae import runs
+with runs.lock(pathlib.Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
 
+
+def test_one_process_writes_and_its_lock_ends_with_it(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        message = rf"run folder must be free, got .*, in use by process {holder.pid} since 20\d\d-"
+        with pytest.raises(ValueError, match=message), runs.lock(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+    with runs.lock(tmp_path):
+        (tmp_path / runs.HOLDER).unlink()
+        with pytest.raises(ValueError, match="in use by another process"), runs.lock(tmp_path):
+            pass
+    with runs.lock(tmp_path):
+        pass
+
+
+# Files
+
+
+def test_metrics_are_a_line_for_each_epoch(tmp_path):
+    for epoch in EPOCHS:
+        runs.append_metrics(tmp_path, "cvae", epoch)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["model"] for line in lines] == ["cvae", "cvae"]
+    assert lines[0]["train"] == {"loss": 150.1, "log_likelihood": -140.0, "kl": 10.1}
+    assert lines[0]["validation"] is None
+    with pytest.raises(OSError, match=r"epoch 1 of cvae cannot be written to .*metrics\.jsonl: No such file"):
+        runs.append_metrics(tmp_path / "missing", "cvae", EPOCHS[0])
+
+
+def test_lines_after_the_checkpoint_are_dropped_and_those_of_other_models_stay(tmp_path):
+    """As of a process that was killed between two checkpoints, while it wrote a line."""
+    for name, epoch in (("vae", EPOCHS[0]), ("cvae", EPOCHS[0]), ("cvae", EPOCHS[1]), ("cvae2", EPOCHS[0])):
+        runs.append_metrics(tmp_path, name, epoch)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"model": "cva')
+    runs.rewrite_metrics(tmp_path, "cvae", EPOCHS[:1])
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["model"], line["epoch"]) for line in lines] == [("vae", 1), ("cvae2", 1), ("cvae", 1)]
+
+
+def test_a_history_comes_back_from_json_to_the_bit():
+    plain = json.loads(json.dumps(runs.history_to_json(EPOCHS)))
+    found = runs.history_from_json(plain)
+    assert isinstance(found[1].validation, Metrics)
+    assert repr(found) == repr(EPOCHS)
+    with pytest.raises(ValueError, match="history"):
+        runs.history_from_json([{"epoch": 1}])
+
+
+def test_a_file_is_written_in_one_step(tmp_path, monkeypatch):
+    path = tmp_path / "summary.json"
+    runs.write_json(path, {"loss": 1.5})
+    with monkeypatch.context() as patched:
+        patched.setattr(type(path), "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match=r"summary\.json cannot be written: No space left on device"):
+            runs.write_json(path, {"loss": 2.5})
+    assert runs.read_json(path) == {"loss": 1.5}
+    assert [each.name for each in tmp_path.iterdir()] == ["summary.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "run folder must hold a summary.json, as a finished run does"),
+        ("[" * 10_000, "must be JSON"),
+        ("[1]", r"must be an object, got \[1\]"),
+        ('{"experiment": "test"}', r"must have the entries .*, got no \['dataset', 'seed', 'date', 'commit'"),
+    ],
+)
+def test_a_summary_that_is_missing_or_damaged_is_refused(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        runs.read_summary(tmp_path)
+
+
+def test_a_summary_is_read_back(tmp_path):
+    summary = {"experiment": "test", "dataset": "digits", "seed": 0} | runs.provenance()
+    runs.write_json(tmp_path / "summary.json", summary)
+    assert runs.read_summary(tmp_path) == summary
+
+
+# Where results come from
+
+
+def test_provenance_names_versions_and_machine_but_no_host():
     found = runs.provenance()
     assert found["versions"]["jax"] == jax.__version__
     assert found["machine"]["cores"] >= 1
     assert found["machine"]["devices"]
     assert platform.node() not in json.dumps(found)
-    commit = found["commit"]
-    assert commit is None or len(commit.removesuffix("-dirty")) == 40
+    assert found["commit"] is None or len(found["commit"].removesuffix("-dirty")) == 40
 
 
-def test_no_commit_outside_a_checkout(monkeypatch, tmp_path):
+def test_there_is_no_commit_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert runs.commit() is None
+
+
+def test_a_fingerprint_covers_names_shapes_dtypes_and_values():
+    array = np.arange(6)
+    tree = {"a": array, "b": (np.zeros(2), np.array("words"))}
+    same = {"b": (np.zeros(2), np.array("words")), "a": np.asfortranarray(array)}
+    others = [
+        {"c": array, "b": tree["b"]},
+        tree | {"a": array.reshape(2, 3)},
+        tree | {"a": array.astype(np.int32)},
+        tree | {"a": array[::-1]},
+        tree | {"b": (np.zeros(2), np.array("word"))},
+    ]
+    assert runs.fingerprint(tree) == runs.fingerprint(same)
+    assert len({runs.fingerprint(each) for each in [tree, *others]}) == 6

@@ -1,0 +1,146 @@
+"""JAX's global settings: the same answers with 64 bits enabled, under strict dtype promotion, and when NaN is refused.
+
+Those are set for a whole process, so this file is also the program that computes the answers in one.
+"""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cvae
+from cvae.objectives import importance_estimate
+from cvae.sweeps import fit_members, members
+
+EVENT, SIZE = (4, 5, 1), 24
+EVERYTHING = cvae.Training(
+    epochs=2, batch_size=7, schedule="warmup_cosine", weight_decay=0.1, clip_norm=20.0, ema_decay=0.5,
+    binarization="dynamic", beta_warmup=1, free_bits=0.1, hybrid_weight=0.7, shift=1, shift_prob=0.5,
+    drop_block_prob=0.5,
+)  # fmt: skip
+STATIC = cvae.Training(epochs=2, batch_size=7, schedule="cosine", binarization="static")
+IWAE = cvae.Training(epochs=1, batch_size=7, objective="iwae", num_samples=2)
+MIXED = cvae.Mixed((cvae.Label(3), cvae.Continuous(2, (1.5, -20.0), (0.5, 8.0)), cvae.Image(EVENT, "random_box")))
+
+
+def examples():
+    """Images with conditions of every kind, and rows."""
+    rng = np.random.default_rng(3)
+    images, rows = rng.integers(0, 256, (SIZE, *EVENT), dtype=np.uint8), 40 + 3 * rng.normal(size=(SIZE, 4))
+    label, observed = rng.integers(0, 3, SIZE), rng.random((SIZE, *EVENT)) < 0.5
+    continuous = rng.normal((1.5, -20.0), (0.5, 8.0), (SIZE, 2))
+    return images, {"label": label, "continuous": continuous, "image": images, "observed": observed}, rows
+
+
+def cases(rows):
+    """Architecture and settings of training, by name."""
+    mixed = {"condition": MIXED, "latent_size": 2, "hidden": (6,), "prior": "learned"}
+    ladder = {"body": "residual", "conditioning": "film", "latent_layers": 2}
+    normal = {"latent_size": 2, "hidden": (6,), "likelihood": cvae.Normal.fitted(rows)}
+    return {
+        "mixed": (cvae.Architecture(EVENT, **mixed), EVERYTHING),
+        "ladder": (cvae.Architecture(EVENT, **mixed, **ladder), STATIC),
+        "convolutional": (cvae.Architecture(EVENT, latent_size=2, hidden=(3, 6), body="convolutional"), None),
+        "rows": (cvae.Architecture((4,), **normal), IWAE),
+    }
+
+
+@partial(jax.jit, static_argnums=0)
+def measure(model, params, key, x, c) -> dict:
+    """Scores and draws of a model, as one program."""
+    return {
+        "elbo": cvae.elbo(model, params, key, x, c),
+        "estimate": importance_estimate(model, params, key, x, c, num_samples=3, proposal="mixture"),
+        "sample": cvae.sample(model, params, key, c),
+    }
+
+
+def answers() -> dict[str, np.ndarray]:
+    """What a user computes, by name; "double" is in the names of what float64 parameters gave."""
+    images, c, rows = examples()
+    key, found = jax.random.key(5), {}
+    for name, (architecture, training) in cases(rows).items():
+        model = cvae.make(architecture)
+        x, given = rows if name == "rows" else images, {n: c[n] for n in architecture.condition.spec}
+        params = found[name, "init"] = jax.jit(model.init)(key)
+        if training:
+            fitted = cvae.fit(model, params, key, x, given, training, validation=(x, given), progress=False)
+            params = found[name, "params"] = fitted.params
+            found[name, "losses"] = [[epoch.train.loss, epoch.validation.loss] for epoch in fitted.history]
+        found[name, "measured"] = measure(model, params, key, x, given)
+        if jax.config.jax_enable_x64 and training:
+            params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+            found[name, "measured", "double"] = measure(model, params, key, x, given)
+    found["log_likelihood"] = cvae.log_likelihood(model, params, key, x, given, num_samples=3)
+    if jax.config.jax_enable_x64:
+        fitted = cvae.fit(model, params, key, x, given, IWAE, progress=False)
+        found["params", "double"] = fitted.params
+    sweep = members(cvae.Sweep((1, 2), betas=(0.5, 2.0)))[1:3]
+    model = cvae.make(cvae.Architecture(EVENT, cvae.Label(3), 2, (6,)))
+    trained = fit_members(model, sweep, images, {"label": c["label"]}, STATIC, parallel=2)
+    found["sweep"] = [one.params for one in trained]
+    return {
+        f"{name}{jax.tree_util.keystr(path)}": np.asarray(leaf)
+        for name, value in found.items()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(value)
+    }
+
+
+def run(path, **settings) -> dict[str, np.ndarray]:
+    """The answers of a process with these settings."""
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | settings
+    command = [sys.executable, "-W", "ignore", "-m", "tests.test_precision", str(path)]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parent.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(path) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """The answers of 32 bits, where JAX refuses to promote dtypes and to compute NaN."""
+    settings = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_DEBUG_NANS": "1"}
+    return run(tmp_path_factory.mktemp("single") / "answers.npz", **settings)
+
+
+@pytest.fixture(scope="module")
+def enabled(tmp_path_factory):
+    """The answers where 64 bits are enabled."""
+    return run(tmp_path_factory.mktemp("enabled") / "answers.npz", JAX_ENABLE_X64="1")
+
+
+def test_enabling_64_bits_changes_no_answer(single, enabled):
+    """Parameters are float32 either way, so everything is computed in 32 bits, from the same random numbers."""
+    same = {name for name in enabled if "double" not in name and name[:14] != "log_likelihood"}
+    assert same == {name for name in single if name[:14] != "log_likelihood"}
+    for name in sorted(same):
+        assert np.isfinite(single[name]).all(), name
+        assert enabled[name].dtype == single[name].dtype, name
+        atol = 1e-4 * max(1, np.abs(single[name]).max())
+        np.testing.assert_allclose(enabled[name], single[name], rtol=0, atol=atol, err_msg=name)
+
+
+def test_float64_parameters_compute_in_float64(enabled):
+    double = {name: value for name, value in enabled.items() if "double" in name}
+    assert len(double) > 20
+    for name, value in double.items():
+        assert value.dtype == np.float64, name
+        assert np.isfinite(value).all(), name
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **answers())
