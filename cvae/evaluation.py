@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 from cvae import checks
 from cvae.conditions import Conditions
 from cvae.keys import threefry
-from cvae.model import CVAE, as_floats, at_origin, check_examples
+from cvae.model import CVAE, as_floats, check_examples
 from cvae.networks import Params
 from cvae.objectives import Elbo, ImportanceEstimate, elbo, importance_estimate
+from cvae.origin import at_origin
 
 ACTIVE = 0.01  # variance over examples above which a latent counts as active; Burda et al. 2016
 

@@ -25,8 +25,9 @@ from cvae.config import Training
 from cvae.data.augmentation import Augment, augmentation, binarize
 from cvae.evaluation import evaluate
 from cvae.keys import BINARIZATION_SEEDS, named
-from cvae.model import CVAE, at_origin, check_examples
+from cvae.model import CVAE, check_examples
 from cvae.networks import Params
+from cvae.origin import at_origin
 from cvae.progress import Bar
 from cvae.training import Metrics, TrainState, init_state, static, train_steps
 
@@ -258,7 +259,7 @@ def fit(
         validation: (x, c), scored by the ELBO after every epoch (under the prior if `hybrid_weight` is 0). With
             `patience` it decides when to stop and which epoch's parameters are returned.
         augment: a function (key, x, c) -> (x, c) in place of `data.augmentation(condition, training)`, called on every
-            training batch; x and c are moved to the origin (see `model.at_origin`).
+            training batch; x and c are moved to the origin (see `origin.at_origin`).
         optimizer: an Optax optimiser in place of Adam; its own learning rate applies.
         progress: draw a bar with the loss and examples per second.
 

@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 import cvae
 from cvae import checks, plotting
 from cvae.data.augmentation import as_floats
-from cvae.model import at_origin
+from cvae.origin import at_origin
 from cvae.settings import Count, CountOrZero
 from experiments import harness
 from experiments.harness import Row, cli, tables, user_data

@@ -10,7 +10,8 @@ import pytest
 
 import cvae
 from cvae import checks, masks
-from cvae.model import at_origin, feature_sizes
+from cvae.model import feature_sizes
+from cvae.origin import at_origin
 from cvae.settings import replace
 from tests.conftest import BATCH, CONDITIONS, EVENT, LATENT, build
 

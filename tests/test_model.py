@@ -10,7 +10,8 @@ import pytest
 import cvae
 from cvae import distributions
 from cvae.distributions import Masked, kl_terms
-from cvae.model import as_floats, at_origin, check_examples
+from cvae.model import as_floats, check_examples
+from cvae.origin import at_origin
 from tests.conftest import BATCH, CLASSES, CONDITIONS, EVENT, LATENT, build, weights
 from tests.oracles import CONDITIONS as LINEAR_CONDITIONS
 from tests.oracles import linear_gaussian

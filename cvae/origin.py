@@ -1,0 +1,47 @@
+"""Examples moved to the origin before they go to a device, whose float32 holds no digits of what varies far from 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from cvae.checks import Spec
+from cvae.conditions import Conditions
+from cvae.model import CVAE, as_floats, from_architecture, is_made
+from cvae.settings import replace
+
+
+def at_origin(model: CVAE, x: Any, c: Conditions) -> tuple[CVAE, Any, Conditions]:
+    """The same model for x and c moved to the origin, with the same parameters and the same densities.
+
+    Arrays on a device are float32, in which a column like 1.7e9 +- 300 has lost its digits; where likelihood or
+    condition know a mean, it is subtracted in float64 on the host.
+    """
+    if not is_made(model):  # its functions are not known to depend on the means in the architecture alone
+        return model, x, c
+    assert model.architecture is not None
+    likelihood, condition = model.architecture.likelihood, model.architecture.condition
+    origins = condition.origin
+    if likelihood.origin is None and not origins:
+        spec, specs = likelihood.spec(model.architecture.event_shape), condition.spec
+        return model, _within_32_bits(x, spec), {name: _within_32_bits(c[name], each) for name, each in specs.items()}
+    x, c = as_floats(model.architecture, x, c)
+    moved = replace(model.architecture, likelihood=likelihood.at_origin(), condition=condition.at_origin())
+    if likelihood.origin is not None:
+        x = _subtract(x, likelihood.origin)
+    c = {name: _subtract(value, origins[name]) if name in origins else value for name, value in c.items()}
+    return from_architecture(moved, model.latent_mask), x, c
+
+
+def _within_32_bits(values: Any, spec: Spec) -> Any:
+    """Integers of 64 bits as floats, because a device would silently drop their upper 32 bits; labels are small."""
+    wide = spec.kind != "integer" and values.dtype.kind in "iu" and values.dtype.itemsize > 4
+    return spec.cast(values) if wide else values
+
+
+def _subtract(values: Any, origin: tuple[float, ...]) -> Any:
+    if isinstance(values, np.ndarray):
+        return (np.asarray(values, np.float64) - np.array(origin)).astype(np.float32)
+    return values - jnp.asarray(np.array(origin), values.dtype)
