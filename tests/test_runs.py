@@ -14,8 +14,8 @@ import pytest
 import cvae
 from cvae import checkpoints, runs
 from cvae.config import Config
-from cvae.settings import replace, to_json
 from cvae.fitting import Epoch
+from cvae.settings import replace, to_json
 from cvae.training import Metrics
 
 MODELS = {

@@ -15,6 +15,7 @@ from cvae.data.augmentation import augmentation
 from cvae.distributions import Bernoulli, Normal, kl_terms
 from cvae.evaluation import evaluate
 from cvae.fitting import epochs
+from cvae.keys import named
 from cvae.settings import replace
 from cvae.training import TrainState, init_state, static, train_steps
 from tests.conftest import CLASSES, EVENT, weights
@@ -90,7 +91,7 @@ def test_history_has_an_entry_per_epoch(labelled, data):
         for terms in (epoch.train, epoch.validation):
             assert terms.loss == pytest.approx(terms.kl - terms.log_likelihood, rel=1e-5)
         assert epoch.examples_per_second == pytest.approx(SIZE / epoch.seconds)
-    scored = evaluate(labelled.model, seen[0].result, cvae.fitting.named(key, "validation"), *data)
+    scored = evaluate(labelled.model, seen[0].result, named(key, "validation"), *data)
     assert history[0].validation.loss == pytest.approx(-scored.value.mean(), rel=1e-6)
     assert fit(labelled, data).history[0].validation is None
 
@@ -167,24 +168,21 @@ def test_what_is_not_finite_stops_the_fit(labelled, data):
     broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), labelled.params)
     with pytest.raises(FloatingPointError, match=f"the loss in epoch 1, step 1 is nan{remedy}"):
         fit(labelled, data, params=broken)
-    # The second step spoils the parameters, and the third finds out.
+    # A step that spoils the parameters shows in the next one's loss; the last step of an epoch has no next one, and no
+    # progress with its parameters may be yielded.
+    start, training = {"b": jnp.zeros(3)}, cvae.Training(epochs=1, batch_size=1)
     spoil = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u / 0, updates))
-    late = optax.chain(optax.adam(1e-3), optax.conditionally_transform(spoil, lambda step: step == 1))
-    start, key, training = {"b": jnp.zeros(3)}, jax.random.key(0), cvae.Training(epochs=1, batch_size=1)
-    with pytest.raises(FloatingPointError, match=f"the loss in epoch 1, step 3 is inf{remedy}"):
-        cvae.fit(LEVEL, start, key, TARGET, {}, training, optimizer=late, progress=False)
-    # The loss of an epoch's last step is that of before the step: no progress with its parameters may be yielded.
-    run = epochs(LEVEL, start, key, TARGET, {}, replace(training, batch_size=5, learning_rate=1e39))
-    with pytest.raises(FloatingPointError, match=f"the parameters after epoch 1 are not finite{remedy}"):
-        next(run)
+    for spoilt, message in ((1, "the loss in epoch 1, step 3 is inf"), (4, "the parameters after epoch 1 are not fin")):
+        late = optax.chain(optax.adam(1e-3), optax.conditionally_transform(spoil, lambda step, at=spoilt: step == at))
+        run = epochs(LEVEL, start, jax.random.key(0), TARGET, {}, training, optimizer=late)
+        with pytest.raises(FloatingPointError, match=f"{message}.*{remedy}"):
+            next(run)
 
 
 BAD_DATA = {
     "too few": (lambda x, c: (x[:9], {"label": c["label"][:9]}), "batch_size must be at most the number .*, 9, got 10"),
     "lengths": (lambda x, c: (x[:20], c), r"c\['label'\] must hold one entry per example of x, 20, got 53"),
     "floats": (lambda x, c: (x.astype(np.float32), c), r"x must be floats, or uint8 in 255ths, in \[0, 1\], got"),
-    "labels": (lambda x, c: (x, {"label": c["label"] + 1}), r"c\['label'\] must be integers in \[0, 5\)"),
-    "missing": (lambda x, c: (x, {}), r"\['label'\] missing"),
     "empty": (lambda x, c: (x[:0], c), "x must hold at least one example"),
 }
 
@@ -500,8 +498,9 @@ def unchanged(before: dict, after: dict) -> set[str]:
     return {name for name, part in same.items() if all(jax.tree.leaves(part))}
 
 
+@pytest.mark.filterwarnings("ignore:the loss is")  # after one epoch it may be
 def test_frozen_parts_stay():
-    training = cvae.Training(epochs=1, batch_size=10, learning_rate=1e-4, weight_decay=0.5, frozen=("guess",))
+    training = cvae.Training(epochs=1, batch_size=10, weight_decay=0.5, frozen=("guess",))
     params, fitted = complete(training, guess=True)
     assert unchanged(params, fitted.params) == {"guess"}
 
