@@ -376,12 +376,14 @@ def test_turns_count_every_sample_once_and_their_gradient_is_that_of_one_turn(ke
     def together(params):
         keys = [jax.random.fold_in(key, number) for number in range(2)]
         drawn = [cvae.log_weights(model, params, each, x, c, num_samples=50).value for each in keys]
-        return jax.nn.logsumexp(jnp.concatenate(drawn), axis=0).mean() - np.log(100)
+        first, second = (jax.nn.logsumexp(power * jnp.concatenate(drawn), axis=0) for power in (1, 2))
+        return first.mean() - np.log(100), jnp.exp(2 * first - second)
 
     def by_turns(params):
-        return cvae.iwae(model, params, key, x, c, num_samples=100).mean()
+        estimate = importance_estimate(model, params, key, x, c, num_samples=100)
+        return estimate.value.mean(), estimate.effective_samples
 
-    one, other = (jax.jit(jax.value_and_grad(f))(params) for f in (together, by_turns))
+    one, other = (jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (together, by_turns))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one, other)
 
 
