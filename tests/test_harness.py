@@ -19,7 +19,7 @@ import cvae
 from cvae import runs
 from experiments import __main__ as listing
 from experiments import mnist_label
-from experiments.harness import Row, cli, finished, tables
+from experiments.harness import Row, cli, finished, interruption, tables
 from experiments.harness.run import plain
 from tests.commands import ROOT, assert_refused, call, offline
 from tests.stress import kills
@@ -238,6 +238,18 @@ def test_the_first_signal_waits_for_the_epoch_and_ctrl_c_after_it_does_not():
         _, errors = process.communicate(timeout=30)  # half of the epoch
     assert process.returncode == 130
     assert errors == "\nstopping after this epoch; Ctrl-C stops at once\n\nstopped\n"
+
+
+@POSIX
+def test_a_signal_after_the_last_epoch_is_not_lost():
+    def late():
+        with interruption.deferred() as stopping:
+            assert stopping() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(interruption.Stopped, match="stopped after the last epoch") as stop:
+        late()
+    assert stop.value.signal == signal.SIGTERM
 
 
 @POSIX

@@ -35,9 +35,9 @@ def test_outputs_of_a_fixed_std_are_standardised_means():
     family = FAMILIES["normal"]
     assert family.num_outputs(EVENT) == 6
     distribution = family.distribution(jnp.asarray(OUTPUTS[:, :6]), EVENT)
-    np.testing.assert_allclose(distribution.base.mean, 0.2 * OUTPUTS[:, :6].reshape(3, *EVENT), rtol=1e-6)
+    np.testing.assert_allclose(distribution.base.mean, 0.1 * OUTPUTS[:, :6].reshape(3, *EVENT), rtol=1e-6)
     np.testing.assert_allclose(distribution.base.std, 0.7, rtol=1e-6)
-    expected = 0.5 + 0.25 * 0.2 * OUTPUTS[:, :6].reshape(3, *EVENT)
+    expected = 0.5 + 0.25 * 0.1 * OUTPUTS[:, :6].reshape(3, *EVENT)
     np.testing.assert_allclose(distribution.mean, expected, rtol=1e-5)
     log_prob = stats.norm(expected, 0.25 * 0.7).logpdf(GREY).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(distribution.log_prob(GREY), log_prob, rtol=1e-5)
@@ -49,7 +49,7 @@ def test_a_learned_std_is_the_second_output_within_its_bounds_and_1_where_that_i
     second = np.array([-1e4, -1.0, 0.0, 2.0, 1e4], np.float32)
     outputs = jnp.stack([jnp.arange(5.0), second], axis=-1)[None]
     std = np.asarray(family.distribution(outputs, (5,)).base.std[0])
-    np.testing.assert_allclose(std, 0.5 * 16 ** special.expit(0.2 * second + special.logit(0.25)), rtol=1e-5)
+    np.testing.assert_allclose(std, 0.5 * 16 ** special.expit(0.1 * second + special.logit(0.25)), rtol=1e-5)
     assert std[2] == pytest.approx(1)
     np.testing.assert_allclose(std[[0, 4]], [0.5, 8], rtol=1e-6)
     slope = jax.grad(lambda o: family.distribution(o, (5,)).log_prob(jnp.ones((1, 5))).sum())(outputs)

@@ -26,7 +26,7 @@ import cvae
 from cvae import checks, classification, distributions, fitting, masks, objectives
 from cvae.config import Config
 from cvae.evaluation import active_units
-from cvae.model import _within_32_bits
+from cvae.origin import _within_32_bits
 from cvae.settings import from_json, to_json
 from tests.conftest import BATCH, CLASSES, EVENT, LATENT, build
 from tests.oracles import CONDITIONS, draw_conditions, features, quickly_compiled
