@@ -1,1 +1,1 @@
-"""Tests: one file a room, plus oracles that know the exact answer."""
+"""Tests: one file per module, and oracles that know the exact answer."""

@@ -1,4 +1,4 @@
-"""A user's arrays: how they are read, what the user is told, and what is refused by its sentence."""
+"""A user's arrays: how they are read, what is noted, and what is refused."""
 
 from pathlib import Path
 
