@@ -301,7 +301,10 @@ BAD = {
     ("mnist_label", "--smoke --seed 5000000000"): "seed must be less than 4294967296, got 5000000000",
     ("mnist_label", "--smoke --dataset mnist"): "--dataset must be digits with --smoke, got 'mnist'",
     ("mnist_label", "--dataset digits --data-dir /nowhere"): "--data-dir must be an existing, readable folder, got",
-    ("mnist_label", "--dataset cifar"): "'cifar' for argument '--dataset'",
+    (
+        "mnist_label",
+        "--dataset cifar",
+    ): "error: --dataset must be 'auto', 'mnist', 'fashion_mnist', 'kmnist' or 'digits'",
     ("mnist_label", "--smoke --epochs many"): "many",
     ("mnist_label", "--smoke --latent 3"): "Unrecognized options",
     ("mnist_likelihood", "--smoke --binarization none"): "--binarization must be dynamic or static, got none",

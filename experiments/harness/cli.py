@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -191,8 +192,14 @@ class Which:
         """The data set that is meant, and whether it is a smoke run."""
         name = self.dataset
         if name == "auto" and not {"-h", "--help"} & set(sys.argv):
-            name = "digits" if self.smoke else cvae.data.load("auto", self.data_dir).name
+            name = "digits" if self.smoke else available(self.data_dir)
         return name, self.smoke
+
+
+@cache
+def available(data_dir: Path | None) -> str:
+    """The name of the data set that "auto" stands for here; warns once if that is not MNIST."""
+    return cvae.data.load("auto", data_dir).name
 
 
 def command(experiment: Experiment, description: str | None) -> None:
@@ -212,9 +219,10 @@ def partially(kind: type[T]) -> T:
 
 
 def with_folder(experiment: str, preset: Any, which: Which) -> Any:
-    """A preset with its usual run folder, which the help then shows."""
+    """A preset with its data set and its usual run folder, which the help then shows."""
     name, smoke = which.preset
-    return replace(preset, out=folder(experiment, preset, "digits" if smoke else "mnist" if name == "auto" else name))
+    out = folder(experiment, preset, "digits" if smoke else "mnist" if name == "auto" else name)
+    return replace(preset, dataset=name, out=out)
 
 
 def options(kind: type, description: str | None, default: Any = None, package: str = "experiments") -> Any:
