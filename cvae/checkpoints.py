@@ -7,6 +7,7 @@ are Orbax's standard ones, so that Orbax alone can read them. Beside them lies `
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -29,6 +30,7 @@ MANIFEST = "sha256.json"
 UNSIGNED = (MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")  # of Orbax: written after the rest, hold no arrays
 NEWEST = 3  # checkpoints that are preserved, besides the best
 FULL = 2**20  # bytes; a disk with less free space is full
+PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)  # errors that damage no file
 
 
 class Checkpoint(NamedTuple):
@@ -53,11 +55,11 @@ class Checkpointer:
         self.folder = folder.absolute()
         self._set_damaged_aside()
         best = preservation_policy.BestN(get_metric_fn=lambda metrics: -_loss(metrics), n=1)
-        newest = preservation_policy.LatestN(NEWEST)
+        preserved = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(NEWEST), best])
         options = ocp.CheckpointManagerOptions(
             best_fn=_loss,
             best_mode="min",
-            preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
+            preservation_policy=preserved,
             cleanup_tmp_directories=True,
             # Orbax calls this before it renames the folder: a checkpoint never appears without its digests.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._sign),
@@ -72,8 +74,7 @@ class Checkpointer:
         Raises:
             OSError: this checkpoint or the one before cannot be written; names the newest that is complete.
         """
-        copied = jax.tree.map(np.array, tree)
-        items = ocp.args.Composite(tree=ocp.args.StandardSave(copied), record=ocp.args.JsonSave(record))
+        items = ocp.args.Composite(tree=ocp.args.StandardSave(_to_host(tree)), record=ocp.args.JsonSave(record))
         with self._explain():
             self._manager.wait_until_finished()
             self._writing = step
@@ -84,7 +85,7 @@ class Checkpointer:
 
         Args:
             like: the expected tree, of arrays or of `jax.ShapeDtypeStruct`. A leaf comes back as a NumPy array where it
-                is one, and otherwise as an array of JAX.
+                is one, and with its sharding where that spans several devices.
 
         Raises:
             ValueError: the checkpoint holds another tree; names the leaf.
@@ -95,21 +96,28 @@ class Checkpointer:
             return None
         stored = self._manager.item_metadata(step)["tree"].tree
         check_leaves(stored, like, f"checkpoint {self.folder / str(step)}")
-        items = ocp.args.Composite(tree=ocp.args.StandardRestore(_empty(like)), record=ocp.args.JsonRestore())
+        items = ocp.args.Composite(tree=ocp.args.StandardRestore(_targets(like)), record=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
-        return Checkpoint(step, _as_in(like, restored["tree"]), restored["record"])
+        return Checkpoint(step, _from_host(like, restored["tree"]), restored["record"])
 
     def wait(self) -> None:
-        """Wait until everything is written; raises as `save` does."""
+        """Wait until everything is written.
+
+        Raises:
+            OSError: as from `save`.
+        """
         with self._explain():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait until everything is written and release the folder; raises as `save` does."""
-        try:
+        """Wait until everything is written and release the folder.
+
+        Raises:
+            OSError: as from `save`.
+        """
+        with contextlib.ExitStack() as finally_close:
+            finally_close.callback(self._manager.close)
             self.wait()
-        finally:
-            self._manager.close()
 
     def __enter__(self) -> Checkpointer:
         return self
@@ -165,7 +173,7 @@ def save_tree(folder: Path, tree: Any) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(new.absolute(), jax.tree.map(np.array, tree), force=True)
+            checkpointer.save(new.absolute(), _to_host(tree), force=True)
             checkpointer.wait_until_finished()
         _write_manifest(new)
         shutil.rmtree(old, ignore_errors=True)
@@ -198,7 +206,7 @@ def load_tree(folder: Path, like: Any) -> Any:
     checks.require(not damage, "checkpoint", "be undamaged", f"{folder} ({damage})")
     with ocp.StandardCheckpointer() as checkpointer:
         check_leaves(checkpointer.metadata(place.absolute()).item_metadata.tree, like, f"checkpoint {folder}")
-        return _as_in(like, checkpointer.restore(place.absolute(), _empty(like)))
+        return _from_host(like, checkpointer.restore(place.absolute(), _targets(like)))
 
 
 def check_path(name: str, path: Path) -> None:
@@ -236,41 +244,60 @@ def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in named.items()}
 
 
-def _empty(like: Any) -> Any:
-    """The tree of NumPy arrays that Orbax reads into."""
-    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+def _to_host(tree: Any) -> Any:
+    """Copy the arrays to the host, except those that span processes."""
+
+    def spans_processes(leaf: Any) -> bool:
+        return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+
+    return jax.tree.map(lambda leaf: leaf if spans_processes(leaf) else np.array(leaf), tree)
 
 
-def _as_in(like: Any, tree: Any) -> Any:
-    """The leaves as arrays of JAX, without committing them to a device, where `like` has no NumPy array."""
+def _targets(like: Any) -> Any:
+    """The tree that Orbax reads into: NumPy arrays, or the shardings over several devices."""
 
-    def convert(leaf: Any, value: Any) -> Any:
+    def target(leaf: Any) -> Any:
+        sharding = getattr(leaf, "sharding", None)
+        if sharding is None or len(sharding.device_set) == 1:
+            return np.empty(leaf.shape, leaf.dtype)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # type: ignore[no-untyped-call]
+
+    return jax.tree.map(target, like)
+
+
+def _from_host(like: Any, tree: Any) -> Any:
+    """Move the arrays to JAX's default device, without committing them to it, where `like` has no NumPy array."""
+
+    def move(leaf: Any, value: Any) -> Any:
         return value if isinstance(leaf, np.ndarray | np.generic) else jnp.asarray(value)
 
-    return jax.tree.map(convert, like, tree)
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a folder, by its path in it."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in UNSIGNED]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return jax.tree.map(move, like, tree)
 
 
 def _write_manifest(folder: Path) -> None:
-    (folder / MANIFEST).write_text(json.dumps(_digests(folder), indent=1), encoding="utf-8")
+    """Write the digest of each file of a folder, by its path in it."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in UNSIGNED]
+    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(digests, indent=1), encoding="utf-8")
 
 
 def _damage(folder: Path) -> str:
     """Describe what is wrong with the files of a folder, by its manifest; empty if nothing is."""
-    if not (folder / MANIFEST).is_file():
-        return f"{MANIFEST} is missing"
+    name = MANIFEST
     try:
-        signed = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return f"{MANIFEST} cannot be read"
-    present = _digests(folder)
-    wrong = [name for name in signed if present.get(name) != signed[name]]
-    return f"{wrong[0]} {'has changed' if wrong[0] in present else 'is missing'}" if wrong else ""
+        for name, digest in json.loads((folder / MANIFEST).read_text(encoding="utf-8")).items():
+            if _digest(folder / name) != digest:
+                return f"{name} has changed"
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in PROCESS:
+            raise
+        return f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name} cannot be read"
+    return ""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _siblings(folder: Path) -> tuple[Path, Path]:
