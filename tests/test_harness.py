@@ -278,6 +278,23 @@ def test_a_bug_keeps_its_traceback_and_a_full_disk_is_one_line(capsys):
         assert (stop.value.code, capsys.readouterr().err) == (2, f"error: {error}\n")
 
 
+def test_threads_of_a_failed_write_add_no_traceback_and_other_errors_keep_theirs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    cli.protected(lambda: None)
+
+    class Unraisable:
+        def __init__(self, message):
+            self.message = message
+
+        def __del__(self):  # the interpreter can only report what is raised here
+            raise RuntimeError(self.message)
+
+    Unraisable("Event loop is closed")
+    assert capsys.readouterr().err == ""
+    Unraisable("another error")
+    assert "RuntimeError: another error" in capsys.readouterr().err
+
+
 # Command lines
 
 

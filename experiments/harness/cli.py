@@ -238,6 +238,7 @@ def protected(main: Callable[[], object]) -> None:
     Exit codes: 0, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM.
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    sys.unraisablehook = _show_unraisable
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, lambda number, _: _exit("\nstopped", 128 + number))
@@ -279,3 +280,9 @@ def _as_option(message: str) -> str:
 
 def _show_warning(message: Warning | str, *_: object) -> None:
     print(f"warning: {message}", file=sys.stderr)
+
+
+def _show_unraisable(unraisable: Any) -> None:
+    """Leave out what TensorStore's threads report after a failed write, which raises an error of its own."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
