@@ -7,13 +7,36 @@ terms = cvae.elbo(model, params, jax.random.key(2), x, {"label": label})  # nats
 """
 
 from cvae import data, distributions, networks, sweeps
-from cvae.conditions import Condition, Continuous, Features, Image, Label, Mixed, Unconditional
+from cvae.conditions import (
+    Condition,
+    Continuous,
+    Exposure,
+    Features,
+    Image,
+    Label,
+    Mixed,
+    Optional,
+    Unconditional,
+)  # fmt: skip
 from cvae.config import Architecture, Sweep, Training
 from cvae.distributions import kl_divergence
 from cvae.evaluation import active_units, evaluate, log_likelihood, over_examples
 from cvae.fitting import epochs, fit
 from cvae.generation import reconstruct, sample
-from cvae.likelihoods import Bernoulli, ContinuousBernoulli, Likelihood, Normal
+from cvae.likelihoods import (
+    Bernoulli,
+    Categorical,
+    CategoricalPixels,
+    Columns,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Likelihood,
+    LogNormal,
+    Missing,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+)  # fmt: skip
 from cvae.model import CVAE, make, masked
 from cvae.objectives import Elbo, elbo, iwae, log_weights
 from cvae.runs import load, save
@@ -22,11 +45,12 @@ from cvae.settings import replace, setting
 __version__ = "0.2.0"
 
 __all__ = [
-    "CVAE", "Architecture", "Bernoulli", "Condition", "Continuous", "ContinuousBernoulli", "Elbo", "Features", "Image",
-    "Label", "Likelihood", "Mixed", "Normal", "Sweep", "Training", "Unconditional", "active_units", "data",
-    "distributions", "elbo", "epochs", "evaluate", "fit", "iwae", "kl_divergence", "load", "log_likelihood",
-    "log_weights", "make", "masked", "networks", "over_examples", "reconstruct", "replace", "sample", "save", "setting",
-    "sweeps",
+    "CVAE", "Architecture", "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "Condition", "Continuous",
+    "ContinuousBernoulli", "DiscretizedLogistic", "Elbo", "Exposure", "Features", "Image", "Label", "Likelihood",
+    "LogNormal", "Missing", "Mixed", "NegativeBinomial", "Normal", "Optional", "Poisson", "Sweep", "Training",
+    "Unconditional", "active_units", "data", "distributions", "elbo", "epochs", "evaluate", "fit", "iwae",
+    "kl_divergence", "load", "log_likelihood", "log_weights", "make", "masked", "networks", "over_examples",
+    "reconstruct", "replace", "sample", "save", "setting", "sweeps",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+SMALLEST = 1e-30  # of positive numbers, for logarithms in float32
 ROUNDING = 1e-6  # by which a value may leave its range: images scaled in float32 reach 1.0000001
 
 
@@ -132,13 +133,16 @@ class Spec(NamedTuple):
     """What an array of one value per example must be.
 
     Kinds: "pixels" are floats, bool, or uint8 that stand for 255ths; "real" numbers are floats, integers or bool;
-    "integer" values are integers in [low, high); a "mask" is bool.
+    "whole" numbers are the same without fractions, in [low, high); "integer" values are those of integer dtypes; a
+    "mask" is bool.
     """
 
     shape: tuple[int, ...]  # of one example; the batch axis comes before it
-    kind: Literal["pixels", "real", "integer", "mask"] = "real"
+    kind: Literal["pixels", "real", "whole", "integer", "mask"] = "real"
     low: float = -math.inf
     high: float = math.inf
+    missing: bool = False  # whether NaN is allowed, for a missing value
+    columns: tuple[Spec, ...] = ()  # of each entry of the last axis, where they differ
 
     def check(self, name: str, x: Any, batch: int | None = None) -> int:
         """Refuse an array that does not meet this spec, or has another batch size than `batch`; returns its own.
@@ -158,6 +162,7 @@ class Spec(NamedTuple):
             "mask": x.dtype == bool,
             "pixels": is_float(x.dtype) or x.dtype in (bool, np.uint8),
             "real": True,
+            "whole": True,
         }[self.kind]
         require(fits, name, self.rule, f"{x.dtype} values")
         array = values(x)
@@ -167,33 +172,45 @@ class Spec(NamedTuple):
             and array.dtype not in (bool, np.uint8 if self.kind == "pixels" else bool)
         ):
             self._check_values(name, array)
+            for number, column in enumerate(self.columns):
+                column._check_values(f"{name}[..., {number}]", array[..., number])
         return shape[0]
 
     def _check_values(self, name: str, array: np.ndarray) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             single = array.astype(np.float32) if is_float(array.dtype) else array
-            slack = ROUNDING if self.kind != "integer" else 0
-            above = single >= self.high if self.kind == "integer" else single > self.high + slack
+            slack = 0 if self._is_whole or self.high == math.inf else ROUNDING
+            above = single >= self.high if self._is_whole and self.high < math.inf else single > self.high + slack
             wrong = ~np.isfinite(single) | (single < self.low - slack) | above
+            if self.kind == "whole":
+                wrong |= single != np.rint(single)
+            if self.missing:
+                wrong &= ~np.isnan(single)
         if wrong.any():
             place = np.unravel_index(int(wrong.argmax()), wrong.shape)
             where = f"row {place[0]}" + (f", element {tuple(map(int, place[1:]))}" if len(place) > 1 else "")
             spread = ""
-            if self.kind != "integer" and (known := array[~np.isnan(single)]).size:
+            if not self._is_whole and (known := array[~np.isnan(single)]).size:
                 spread = f" (values from {known.min():.9g} to {known.max():.9g})"
             value = f"{array[place]:.9g}" if is_float(array.dtype) else str(array[place])
             require(False, name, self.rule, f"{value} at {where}{spread}")
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.kind in ("integer", "whole")
 
     @property
     def rule(self) -> str:
         """What the values must be, in words."""
         if self.kind == "mask":
             return "be boolean, True where x is observed"
-        if self.kind == "integer":
-            return f"be integers in [{self.low:g}, {self.high:g})"
+        if self._is_whole:
+            words = {"integer": "integers", "whole": "whole numbers"}[self.kind]
+            return f"be {words} in [{self.low:g}, {self.high:g})"
         what = {"pixels": "be floats, or uint8 in 255ths", "real": "be real numbers"}[self.kind]
         bounded = self.low > -math.inf or self.high < math.inf
-        return f"{what}, in [{self.low:g}, {self.high:g}]" if bounded else f"{what}, all finite"
+        finite = "all finite or NaN for a missing value" if self.missing else "all finite"
+        return f"{what}, in [{self.low:g}, {self.high:g}]" if bounded else f"{what}, {finite}"
 
     def _hint(self, shape: tuple[int, ...]) -> str:
         if self.kind == "integer" and self.high < math.inf and shape[1:] == (int(self.high),):

@@ -23,7 +23,7 @@ from jax import Array
 from pydantic import Field
 
 from cvae import checks, masks
-from cvae.checks import Spec
+from cvae.checks import SMALLEST, Spec
 from cvae.distributions import center_and_spread, standardize
 from cvae.settings import Count, Finite, Name, NonNegative, chosen_by_name, replace, setting
 
@@ -90,6 +90,10 @@ class Condition:
 
     def observed(self, c: Conditions) -> tuple[Array, Array] | None:
         """The part of x that `c` contains: bool [B, *event], True where x is observed, and the values there."""
+        return None
+
+    def exposure(self, c: Conditions) -> Array | None:
+        """What the mean of counts is multiplied by, [B], if `c` contains it."""
         return None
 
     @property
@@ -199,6 +203,92 @@ class Continuous(Condition):
     def at_origin(self) -> Continuous:
         """The same with mean 0."""
         return replace(self, mean=(0.0,) * self.dim)
+
+
+@setting
+class Exposure(Condition):
+    """A positive number by which the mean of counts is multiplied, such as a duration: `c = {"exposure": [B]}`.
+
+    Its logarithm is a feature too, so that all else may depend on it.
+    """
+
+    location: Finite = 0.0
+    """mean of its logarithm"""
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """standard deviation of its logarithm"""
+    name: Name = "exposure"
+    """key in c"""
+
+    @classmethod
+    def fitted(cls, values: Any, name: str = "exposure") -> Exposure:
+        """The condition with location and scale of the logarithm of `values`, [N]."""
+        Spec((), low=SMALLEST).check(f"c[{name!r}]", values)
+        (mean,), (std,) = center_and_spread(np.log(np.asarray(values, np.float64))[:, None])
+        return cls(float(mean), float(std) or 1.0, name)
+
+    @property
+    def spec(self) -> dict[str, Spec]:
+        """Positive numbers [B]."""
+        return {self.name: Spec((), low=SMALLEST)}
+
+    def exposure(self, c: Conditions) -> Array:
+        """The numbers."""
+        return jnp.asarray(self.spec[self.name].cast(c[self.name]))
+
+    def encode(self, c: Conditions) -> Features:
+        """The standardised logarithm.  Shapes: c[name] [B] -> [B, 1]."""
+        return numbers(((jnp.log(self.exposure(c)) - self.location) / self.scale)[:, None])
+
+
+@setting
+class Optional(Condition):
+    """A condition that may be missing: NaN in place of its numbers, or -1 in place of its label.
+
+    In training it is dropped at random, so that one model serves with it and without: what it then samples is
+    p(x) averaged over the condition. Networks see 0 in its place, and whether it is there.
+    """
+
+    base: chosen_by_name(Condition)  # type: ignore[valid-type]
+    """a `Label` or a `Continuous`"""
+    drop_prob: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """probability that it is dropped from a training example"""
+
+    def __post_init__(self) -> None:
+        simple = isinstance(self.base, Label | Continuous)
+        checks.require(simple, "base", "be a Label or a Continuous", checks.shown(self.base))
+
+    @property
+    def name(self) -> str:
+        """The key in c."""
+        return self.base.name  # type: ignore[no-any-return]
+
+    @property
+    def spec(self) -> dict[str, Spec]:
+        """That of the base, or NaN or -1."""
+        spec: Spec = self.base.spec[self.name]
+        return {self.name: spec._replace(low=-1) if spec.kind == "integer" else spec._replace(missing=True)}
+
+    def augment(self, key: Array, x: Array, c: Conditions) -> Conditions:
+        """Drop it from some examples."""
+        value = jnp.asarray(c[self.name])
+        missing = -1 if value.dtype.kind in "iu" else jnp.nan
+        dropped = jax.random.bernoulli(key, np.float32(self.drop_prob), (len(value), *[1] * (value.ndim - 1)))
+        return {**c, self.name: jnp.where(dropped, jnp.asarray(missing, value.dtype), value)}
+
+    def encode(self, c: Conditions) -> Features:
+        """The features of the base, 0 where it is missing, and 1 where it is there."""
+        features = self.base.encode(c).numbers
+        known = ~jnp.isnan(features).any(axis=1, keepdims=True)
+        return numbers(jnp.concatenate([jnp.where(known, features, 0), known.astype(features.dtype)], axis=1))
+
+    @property
+    def origin(self) -> dict[str, tuple[float, ...]]:
+        """That of the base."""
+        return self.base.origin  # type: ignore[no-any-return]
+
+    def at_origin(self) -> Optional:
+        """The base at its origin."""
+        return replace(self, base=self.base.at_origin())
 
 
 @setting
@@ -345,6 +435,10 @@ class Mixed(Condition):
     def observed(self, c: Conditions) -> tuple[Array, Array] | None:
         """What the first part observes that observes any of x."""
         return next((seen for part in self.parts if (seen := part.observed(c)) is not None), None)
+
+    def exposure(self, c: Conditions) -> Array | None:
+        """That of the first part which has one."""
+        return next((each for part in self.parts if (each := part.exposure(c)) is not None), None)
 
     @property
     def origin(self) -> dict[str, tuple[float, ...]]:

@@ -17,6 +17,7 @@ from cvae import checks
 from cvae.conditions import Condition, Image, Unconditional
 from cvae.likelihoods import Bernoulli, Likelihood
 from cvae.networks import BODIES
+from cvae.schema import Schema
 from cvae.settings import Count, CountOrZero, Fraction, NonNegative, Positive, Seed, chosen_by_name, setting
 
 Fixed: Any = tyro.conf.Fixed  # a field that the data decide, and no option of a command
@@ -49,6 +50,8 @@ class Architecture:
     """layers of a hierarchy of latents (ladder), of equal size"""
     guess: bool = False
     """recurrent connection: the learned prior also sees the mean of a deterministic network p(x | c)"""
+    schema: Annotated[Schema | None, Fixed] = None
+    """the columns of the table that x and c come from; None for arrays"""
 
     def __post_init__(self) -> None:
         checks.one_of("body", self.body, BODIES)

@@ -48,6 +48,13 @@ class Distribution:
         """One draw, [B, *event]."""
         raise NotImplementedError
 
+    def with_exposure(self, exposure: Array) -> Distribution:
+        """The density of counts whose mean is multiplied by an exposure; other densities stay as they are.
+
+        Shapes: [B].
+        """
+        return self
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(B, *event)."""
@@ -351,13 +358,17 @@ def center_and_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every column, float64; the spread of a column is 0 if it does not vary.
 
     A column varies if it differs by more than the rounding of float64 at its size, so Unix times minutes apart do.
+    Missing values, NaN, are left out.
 
     Shapes: [N, D] -> [D], [D].
     """
-    first = values[0]
-    mean = first + (values - first).mean(axis=0)  # a mean of equal floats is that float
-    spread = (values - mean).std(axis=0)
-    return mean, np.where(spread > 8 * np.finfo(np.float64).eps * np.abs(values).max(axis=0), spread, 0.0)
+    present = np.isfinite(values)
+    values = np.where(present.any(axis=0), values, 0.0)
+    first = np.take_along_axis(values, present.argmax(axis=0)[None], axis=0)[0]
+    mean = first + np.nanmean(values - first, axis=0)  # a mean of equal floats is that float
+    spread = np.nanstd(values - mean, axis=0)
+    largest = np.nanmax(np.abs(values), axis=0)
+    return mean, np.where(spread > 8 * np.finfo(np.float64).eps * largest, spread, 0.0)
 
 
 @distribution

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from cvae import checks, networks
@@ -20,6 +21,7 @@ from cvae.conditions import Conditions, Features, FeatureSizes
 from cvae.config import Architecture
 from cvae.distributions import Distribution, Latents, Masked, Normal
 from cvae.networks import Params
+from cvae.tables import read_table
 
 
 class CVAE(NamedTuple):
@@ -119,6 +121,8 @@ def _make(architecture: Architecture) -> CVAE:
     def density(outputs: Array, c: Conditions) -> Distribution:
         """p(x | z, c) from the decoder's outputs, of which c may observe a part."""
         px = likelihood.distribution(outputs, event_shape)
+        if (exposure := condition.exposure(c)) is not None:
+            px = px.with_exposure(exposure)
         observed = condition.observed(c)
         return px if observed is None else Masked(px, *observed)
 
@@ -154,7 +158,7 @@ def check_examples(architecture: Architecture | None, x: Any, c: Any) -> tuple[A
     """Refuse examples that do not suit an architecture; returns them as they are, but for uint8 images of 0 and 1.
 
     Those are black and white, not 255ths, and become bool, with a warning. Inside `jit`, where values are not known,
-    uint8 always stands for 255ths.
+    uint8 always stands for 255ths. For a model with a schema, x may be a data frame, which holds c too.
 
     Raises:
         ValueError: x is empty, not [B, *event_shape], or outside the likelihood's range; c is not what the
@@ -162,6 +166,8 @@ def check_examples(architecture: Architecture | None, x: Any, c: Any) -> tuple[A
     """
     if architecture is None:
         return x, c
+    if architecture.schema is not None and not isinstance(x, np.ndarray | jax.Array):
+        x, c = architecture.schema.encode(read_table(x))
     spec, specs = architecture.likelihood.spec(architecture.event_shape), architecture.condition.spec
     batch = spec.check("x", x)
     checks.arrays("c", c, specs, batch)

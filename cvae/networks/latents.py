@@ -143,7 +143,7 @@ def _gaussian(build: Callable[[nnx.Rngs], Gaussian], layers: int) -> Network:
 
 def encoder(body: type[Body], architecture: Architecture, features: FeatureSizes) -> Network:
     """q(z | x, c) as `apply(params, x, features, p(z | c))`; see `Gaussian`."""
-    shape, layers = architecture.event_shape, architecture.latent_layers
+    shape, layers = architecture.likelihood.feature_shape(architecture.event_shape), architecture.latent_layers
     return _gaussian(lambda rngs: Gaussian(body, shape, features, architecture, rngs), layers)
 
 
