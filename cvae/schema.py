@@ -26,6 +26,7 @@ Role = Literal["modelled", "condition", "optional condition", "exposure"]
 MOST_CATEGORIES = 200  # of a column of words; more are taken for names or identifiers
 MOST_COUNTS = 100  # different values of a column of counts
 MOST_DECIMALS = 6
+MOSTLY = 0.95  # share of the values of a column that have as many decimals as its draws
 LARGEST = 3e38  # of float32
 SKEWED = 10.0  # ratio of the largest to the smallest value from which a positive column is on a log scale
 
@@ -344,5 +345,5 @@ def _kind_of_numbers(numbers: np.ndarray, different: int) -> tuple[Kind, str]:
 
 def _decimals(numbers: np.ndarray) -> int | None:
     scale = np.maximum(np.abs(numbers), 1) * 1e-12
-    fits = (d for d in range(MOST_DECIMALS + 1) if bool((np.abs(np.round(numbers, d) - numbers) <= scale).all()))
+    fits = (d for d in range(MOST_DECIMALS + 1) if (np.abs(np.round(numbers, d) - numbers) <= scale).mean() >= MOSTLY)
     return next(fits, None)
