@@ -6,7 +6,7 @@ params, history, _ = cvae.fit(model, params, jax.random.key(1), x, {"label": lab
 terms = cvae.elbo(model, params, jax.random.key(2), x, {"label": label})  # nats, one value per example
 """
 
-from cvae import data, distributions, networks, sweeps
+from cvae import data, distributions, networks, sweeps, use
 from cvae.conditions import (
     Condition,
     Continuous,
@@ -22,7 +22,8 @@ from cvae.config import Architecture, Sweep, Training
 from cvae.distributions import kl_divergence
 from cvae.evaluation import active_units, evaluate, log_likelihood, over_examples
 from cvae.fitting import epochs, fit
-from cvae.generation import reconstruct, sample
+from cvae.generation import counterfactual, reconstruct, sample
+from cvae.imputation import contributions, impute
 from cvae.likelihoods import (
     Bernoulli,
     Categorical,
@@ -48,9 +49,9 @@ __all__ = [
     "CVAE", "Architecture", "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "Condition", "Continuous",
     "ContinuousBernoulli", "DiscretizedLogistic", "Elbo", "Exposure", "Features", "Image", "Label", "Likelihood",
     "LogNormal", "Missing", "Mixed", "NegativeBinomial", "Normal", "Optional", "Poisson", "Sweep", "Training",
-    "Unconditional", "active_units", "data", "distributions", "elbo", "epochs", "evaluate", "fit", "iwae",
-    "kl_divergence", "load", "log_likelihood", "log_weights", "make", "masked", "networks", "over_examples",
-    "reconstruct", "replace", "sample", "save", "setting", "sweeps",
+    "Unconditional", "active_units", "contributions", "counterfactual", "data", "distributions", "elbo", "epochs",
+    "evaluate", "fit", "impute", "iwae", "kl_divergence", "load", "log_likelihood", "log_weights", "make", "masked",
+    "networks", "over_examples", "reconstruct", "replace", "sample", "save", "setting", "sweeps", "use",
 ]  # fmt: skip
 
 

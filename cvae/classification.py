@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from cvae import checks
 from cvae.checks import Spec
-from cvae.conditions import Label
+from cvae.conditions import Label, Optional
 from cvae.config import parts_of
 from cvae.evaluation import Estimate, log_likelihood, mean
 from cvae.model import CVAE
@@ -42,7 +42,7 @@ def class_log_likelihoods(
     Raises: ValueError if the model has no such label, or as `log_likelihood`.
     """
     condition = model.architecture.condition if model.architecture else None
-    labels = {part.name: part for part in parts_of(condition) if isinstance(part, Label)}
+    labels = {part.name: part for part in map(without_optional, parts_of(condition)) if isinstance(part, Label)}
     checks.require(name in labels, "name", f"be a label of the model, one of {list(labels)}", checks.shown(name))
     size = checks.shape_of("x", x)[:1]
     scores = [
@@ -53,6 +53,11 @@ def class_log_likelihoods(
         for y in range(labels[name].num_classes)
     ]  # fmt: skip
     return np.stack(scores, axis=1)
+
+
+def without_optional(condition: Any) -> Any:
+    """The condition that an `Optional` one may leave out; any other as it is."""
+    return condition.base if isinstance(condition, Optional) else condition
 
 
 class Calibration(NamedTuple):

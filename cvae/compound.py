@@ -68,6 +68,10 @@ class Columns(Distribution):
         """Expected values, [B, D]; of categories the most probable."""
         return self._join([part.mean for part in self.parts])
 
+    def mixture_mean(self, weights: Array) -> Array:
+        """Of every column, that of its density.  Shapes: [B] -> [D]."""
+        return self._join([part.mixture_mean(weights)[None] for part in self.parts])[0]
+
     def check(self, x: Any) -> None:
         """Refuse rows of another number of columns, or outside a column's support."""
         rows, event = self.shape
@@ -122,6 +126,10 @@ class Missing(Distribution):
     def mean(self) -> Array:
         """Expected value, also of elements that are missing in some x, [B, *event]."""
         return self.base.mean
+
+    def mixture_mean(self, weights: Array) -> Array:
+        """That of the base.  Shapes: [B] -> [*event]."""
+        return self.base.mixture_mean(weights)
 
     def check(self, x: Any) -> None:
         """Refuse events that the base refuses, whatever their missing elements were."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.scipy.special import gammaln
 
 from cvae.distributions import Distribution, distribution
@@ -113,6 +113,11 @@ class Categorical(Distribution):
     def probabilities(self) -> Array:
         """Of every category, [B, *event, K]."""
         return jax.nn.softmax(self.logits)
+
+    def mixture_mean(self, weights: Array) -> Array:
+        """The category that is most probable under the mixture.  Shapes: [B] -> [*event]."""
+        mixed = jnp.tensordot(weights, self.probabilities, axes=1, precision=lax.Precision.HIGHEST)
+        return jnp.where(jnp.isnan(mixed).any(axis=-1), jnp.nan, mixed.argmax(axis=-1).astype(self.dtype))
 
     def log_terms(self, x: Array) -> Array:
         """Log-probability of every element, its logit less their log-sum-exp."""

@@ -48,6 +48,13 @@ class Distribution:
         """One draw, [B, *event]."""
         raise NotImplementedError
 
+    def mixture_mean(self, weights: Array) -> Array:
+        """Expected value under the mixture of the densities of the batch; weights sum to 1.
+
+        Shapes: [B] -> [*event].
+        """
+        return jnp.tensordot(weights, self.mean, axes=1, precision=lax.Precision.HIGHEST)
+
     def with_exposure(self, exposure: Array) -> Distribution:
         """The density of counts whose mean is multiplied by an exposure; other densities stay as they are.
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cvae.checks import Spec
+from cvae.checks import Spec, arrays
 from cvae.conditions import Conditions
 from cvae.model import CVAE, as_floats, from_architecture, is_made
 from cvae.settings import replace
@@ -33,6 +33,27 @@ def at_origin(model: CVAE, x: Any, c: Conditions) -> tuple[CVAE, Any, Conditions
         x = _subtract(x, likelihood.origin)
     c = {name: _subtract(value, origins[name]) if name in origins else value for name, value in c.items()}
     return from_architecture(moved, model.latent_mask), x, c
+
+
+def conditions_at_origin(model: CVAE, c: Conditions) -> tuple[CVAE, Conditions]:
+    """The same model and conditions moved to the origin, where there is no x; `restored` moves what it decodes back."""
+    if not is_made(model):
+        return model, c
+    assert model.architecture is not None
+    likelihood, condition = model.architecture.likelihood, model.architecture.condition
+    specs, origins = condition.spec, condition.origin
+    arrays("c", c, specs)
+    c = {name: spec.cast(_within_32_bits(c[name], spec)) for name, spec in specs.items()}
+    c = {name: _subtract(value, origins[name]) if name in origins else value for name, value in c.items()}
+    moved = replace(model.architecture, likelihood=likelihood.at_origin(), condition=condition.at_origin())
+    return from_architecture(moved, model.latent_mask), c
+
+
+def restored(model: CVAE, x: Any) -> np.ndarray:
+    """What the model at the origin draws or expects of x, in the units of x, float64 on the host."""
+    values = np.asarray(x, np.float64)
+    origin = model.architecture.likelihood.origin if is_made(model) and model.architecture else None
+    return values if origin is None else values + np.array(origin)
 
 
 def _within_32_bits(values: Any, spec: Spec) -> Any:

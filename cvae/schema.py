@@ -53,6 +53,8 @@ class Column:
     """largest value in the training part"""
     role: Role = "modelled"
     """whether it is modelled, or conditioned on"""
+    counts: tuple[int, ...] = ()
+    """how many rows of the training part have each of the categories"""
 
     @property
     def is_label(self) -> bool:
@@ -305,7 +307,8 @@ def _infer(values: pl.Series, wanted: Kind | None) -> Column:
         rule = "have two different values" if kind == "binary" else "have two different values or more"
         fits = len(categories) == 2 or (kind == "categorical" and len(categories) > 2)
         checks.require(fits, name, rule, f"{len(categories)}: {_listed(tuple(categories))}")
-        return Column(values.name, kind, reason, dtype, tuple(categories))
+        counts = tuple(int((words == category).sum()) for category in categories)
+        return Column(values.name, kind, reason, dtype, tuple(categories), counts=counts)
     numeric = known.dtype.is_numeric() or known.dtype == pl.Boolean
     checks.require(numeric, name, f"hold numbers to be {kind}", f"{values.dtype} values")
     numbers = known.cast(pl.Float64).to_numpy()

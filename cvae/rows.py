@@ -1,0 +1,183 @@
+"""Rows of a table, or arrays, as a fitted model takes and gives them: examples, conditions by value, and results.
+
+What the functions of `use` share. Where the model has a schema, x is a table that holds c too; otherwise x and c are
+arrays.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cvae import checks
+from cvae.conditions import Conditions, Optional
+from cvae.config import Architecture, parts_of
+from cvae.model import CVAE, check_examples
+from cvae.schema import Column, Schema
+from cvae.tables import read_table
+
+Rows = Any  # a polars or pandas data frame, or a dict of arrays
+
+
+def architecture_of(model: CVAE) -> Architecture:
+    """The architecture of a model; refuses one of functions of the user's own."""
+    made = model.architecture is not None
+    checks.require(made, "model", "be made by cvae.make", "functions of your own")
+    assert model.architecture is not None
+    return model.architecture
+
+
+def known(architecture: Architecture) -> str:
+    """The names of the conditions, as a refusal lists them."""
+    return ", ".join(architecture.condition.spec) or "no conditions: the model is unconditional"
+
+
+def examples(
+    architecture: Architecture, x: Any, c: Any, *, without: str | None = None
+) -> tuple[np.ndarray, Conditions]:
+    """The arrays x and c of a table, or as they are given; the condition `without` may be absent.
+
+    Raises:
+        ValueError: a column or array is not as in training.
+    """
+    schema = architecture.schema
+    if schema is None or isinstance(x, np.ndarray):
+        c = dict(c or {})
+        if without is not None:
+            c[without] = np.zeros(len(x), np.int32)
+        x, c = check_examples(architecture, x, c)
+        return np.asarray(x), c
+    table = table_of(x)
+    if without is not None:
+        table = table.with_columns(pl.lit(schema.column(without).categories[0]).alias(without))
+    array, c = schema.encode(table)
+    assert array is not None
+    if not architecture.likelihood.spec(architecture.event_shape).missing and np.isnan(array).any():
+        row, number = np.argwhere(np.isnan(array))[0]
+        rule = "hold no missing cell (the table that the model was fitted to had none)"
+        checks.require(False, f"column {schema.modelled[number].name!r}", rule, f"one at row {row}")
+    return array, c
+
+
+def condition_arrays(
+    architecture: Architecture, count: int, given: Mapping[str, Any], *, whole: bool = True
+) -> dict[str, np.ndarray]:
+    """The conditions c of `count` rows from values by name; `whole` is whether those not given are filled in.
+
+    Raises:
+        ValueError: as `generate`.
+    """
+    specs, schema = architecture.condition.spec, architecture.schema
+    for name in given:
+        modelled = schema is not None and name in [column.name for column in schema.modelled]
+        got = f"{name!r}{', which is modelled' if modelled else ''}"
+        checks.require(name in specs, "condition", f"be one of {known(architecture)}", got)
+    optional = {part.name: part for part in parts_of(architecture.condition) if isinstance(part, Optional)}
+    required = [name for name in specs if name not in given and name not in optional]
+    example = ", ".join(f"{name}={_example(schema, name)}" for name in required)
+    missing = not whole or not required
+    checks.require(missing, "conditions", f"be given for {required}, such as {example}", list(given) or "none")
+    wanted = list(specs) if whole else list(given)
+    values = {name: given.get(name) for name in wanted}
+    if schema is None:
+        return {name: _array(name, architecture, count, value) for name, value in values.items()}
+    chosen = Schema(tuple(each for each in schema.columns if each.name in wanted or each.role == "modelled"))
+    table = pl.DataFrame([_series(schema.column(name), count, value) for name, value in values.items()])
+    return chosen.encode(table, only_conditions=True)[1]
+
+
+def _example(schema: Schema | None, name: str) -> str:
+    """A value that a condition can have."""
+    if schema is None:
+        return "0"
+    column = schema.column(name)
+    if column.is_label:
+        return repr(column.categories[0])
+    middle = (column.low + column.high) / 2 if math.isfinite(column.low + column.high) else 1.0
+    return f"{middle if column.decimals is None else round(middle, column.decimals):g}"
+
+
+def _series(column: Column, count: int, value: Any) -> pl.Series:
+    """A condition as a column of a table; numbers may be words, as a command line has them."""
+    values = _sequence(column.name, count, value)
+    if not column.is_label:
+        values = [None if each is None else _number(column.name, each) for each in values]
+        known = np.array([each for each in values if each is not None])
+        if known.size and (known.min() < column.low or known.max() > column.high):
+            far = known.min() if known.min() < column.low else known.max()
+            warnings.warn(
+                f"condition {column.name!r} is {far:g}, outside its range in training, from {column.low:g} to "
+                f"{column.high:g}: what the model says there is a guess",
+                stacklevel=4,
+            )
+    return pl.Series(column.name, values, strict=False)
+
+
+def _sequence(name: str, count: int, value: Any) -> list[Any]:
+    if isinstance(value, list | tuple | np.ndarray | pl.Series):
+        rule = f"be one value, or a sequence of {count}"
+        checks.require(len(value) == count, f"condition {name!r}", rule, f"{len(value)} values")
+        return list(value)
+    return [value] * count
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"condition {name!r} must be a number, got {checks.shown(value)}") from None
+
+
+def _array(name: str, architecture: Architecture, count: int, value: Any) -> np.ndarray:
+    """A condition of a model of arrays, of one value or of one per row; None is a missing one."""
+    spec = architecture.condition.spec[name]
+    if value is None:
+        value = -1 if spec.kind == "integer" else math.nan
+    try:
+        array = np.asarray(value, np.int32 if spec.kind == "integer" else None)
+        array = array[:, None] if array.shape == (count,) and spec.shape == (1,) else array
+        whole = array if array.shape[:1] == (count,) and array.ndim == len(spec.shape) + 1 else None
+        return np.broadcast_to(array, (count, *spec.shape)).copy() if whole is None else whole
+    except (TypeError, ValueError, OverflowError):
+        rule = f"be a value of shape {spec.shape}, or {count} of them"
+        raise ValueError(f"condition {name!r} must {rule}, got {checks.shown(value)}") from None
+
+
+# Results
+
+
+def table_of(x: Any) -> pl.DataFrame:
+    """The table that x is; a column of missing cells alone, whatever type it was read as, may be of any kind."""
+    table = read_table(x)
+    empty = [series.name for series in table if series.null_count() == len(series)]
+    return table.with_columns(pl.lit(None).alias(name) for name in empty)
+
+
+def filled(x: Any, rows: pl.DataFrame) -> pl.DataFrame:
+    """The table x with its missing cells from `rows`, of which it has as many for each of its own; all columns stay."""
+    table = table_of(x)
+    repeated = table[np.repeat(np.arange(len(table)), len(rows) // len(table))]
+    columns = [column for column in rows if column.name in table.columns]
+    return repeated.with_columns(pl.coalesce(column.name, pl.lit(column)).alias(column.name) for column in columns)
+
+
+def replaced(x: Any, rows: pl.DataFrame) -> pl.DataFrame:
+    """The table x with the columns of `rows` in place of its own; all other columns stay."""
+    return table_of(x).with_columns(rows)
+
+
+def rows_of(architecture: Architecture, x: np.ndarray, c: Conditions) -> Rows:
+    """Rows as the schema has them, or x and c as a dict."""
+    return {"x": x, **c} if architecture.schema is None else architecture.schema.decode(x, c)
+
+
+def like(given: Any, frame: pl.DataFrame) -> Rows:
+    """The data frame as pandas' own if that was given."""
+    if type(given).__module__.partition(".")[0] != "pandas":
+        return frame
+    return type(given)({series.name: series.to_numpy() for series in frame})

@@ -1,0 +1,307 @@
+"""Use of a fitted model: draw, encode, score, complete and change rows, or predict their labels.
+
+    python -m experiments.use generate runs/fit_diamonds --count 100 --condition cut=Ideal --condition carat=0.7
+    python -m experiments.use encode runs/fit_diamonds diamonds.csv
+    python -m experiments.use score runs/fit_diamonds diamonds.csv
+    python -m experiments.use impute runs/fit_penguins penguins.csv --draws 20
+    python -m experiments.use counterfactual runs/fit_penguins penguins.csv --set sex=female
+    python -m experiments.use predict runs/fit_penguins penguins.csv species
+
+RUN is the folder of a fitted model, of any experiment or of `cvae.save`. FILE is of the kind that it was fitted to: a
+table (.csv or .parquet), or arrays (.npz), conditions by their names. What is written is of the same kind, with a row
+for every row of FILE. The same functions are `cvae.use` in Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import polars as pl
+import tyro
+
+import cvae
+from cvae import checks, use
+from cvae.config import Architecture
+from cvae.settings import Count, NonNegative, Seed, setting
+from cvae.tables import SUFFIXES
+from experiments.harness import cli, files
+
+LOWEST = 5  # rows that the report of `score` shows
+Assignments = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+
+
+@setting
+class Settings:
+    """Options that every command has."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """folder of a fitted model"""
+    out: Path | None = field(default=None, kw_only=True)
+    """file to write; None is a file in RUN/use"""
+    model: str | None = field(default=None, kw_only=True)
+    """which of the run's models; None is the first"""
+    seed: Seed = field(default=0, kw_only=True)
+    """source of all randomness"""
+
+
+@setting
+class OfFile(Settings):
+    """Options of a command that reads a file."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """the rows: .csv or .parquet for a model of a table, .npz for one of arrays"""
+    x: str | None = field(default=None, kw_only=True)
+    """name of the array of examples in an .npz file; None if only one has their shape"""
+
+
+@setting
+class Generate(Settings):
+    """Draw rows or images of p(x | c)."""
+
+    count: Count = field(default=100, kw_only=True)
+    """how many"""
+    condition: Assignments = field(default=(), kw_only=True)
+    """NAME=VALUE, such as cut=Ideal; may be repeated; an optional condition may be left out"""
+    mean: bool = field(default=False, kw_only=True)
+    """means of p(x | z, c) in place of draws"""
+    temperature: NonNegative = field(default=1.0, kw_only=True)
+    """factor on the standard deviation of z: 0 is the mean of the prior, above 1 rows become unusual"""
+
+
+@setting
+class Encode(OfFile):
+    """Mean and standard deviation of q(z | x, c) of every row."""
+
+
+@setting
+class Score(OfFile):
+    """log p(x | c) of every row, with its standard error, and the columns that make it improbable."""
+
+    samples: Count = field(default=500, kw_only=True)
+    """importance samples per row"""
+
+
+@setting
+class Impute(OfFile):
+    """Fill in missing cells by p(missing | observed, c): a mean and a 90 % interval each."""
+
+    samples: Count = field(default=500, kw_only=True)
+    """importance samples per row"""
+    draws: Count = field(default=20, kw_only=True)
+    """completed copies of every row, with --completed"""
+    completed: bool = field(default=False, kw_only=True)
+    """write the completed copies too"""
+
+
+@setting
+class Counterfactual(OfFile):
+    """What the rows would be under another condition, with the same z."""
+
+    changes: Annotated[Assignments, tyro.conf.arg(name="set")] = field(default=(), kw_only=True)
+    """NAME=VALUE, such as sex=female; may be repeated; the other conditions stay as they are"""
+    mean: bool = field(default=False, kw_only=True)
+    """means of p(x | z, c) in place of draws"""
+
+
+@setting
+class Predict(OfFile):
+    """p(label | x) of every row, by Bayes' rule, of a label that the model is conditioned on."""
+
+    column: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COLUMN")]
+    """name of the label; FILE need not hold it"""
+    samples: Count = field(default=100, kw_only=True)
+    """importance samples per row and value"""
+    prior: Literal["training", "uniform"] = field(default="training", kw_only=True)
+    """p(label): its frequencies in the training part, where they are known, or uniform"""
+
+
+Command = (
+    Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Encode, tyro.conf.subcommand("encode")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Impute, tyro.conf.subcommand("impute")]
+    | Annotated[Counterfactual, tyro.conf.subcommand("counterfactual")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+)
+
+
+def execute(settings: Any) -> Path:
+    """Carry out a command; returns the path of the file that it wrote."""
+    model, params = cvae.load(settings.run, settings.model)
+    architecture = model.architecture
+    assert architecture is not None
+    source = getattr(settings, "file", None)
+    out = settings.out or _usual_out(settings, architecture)
+    files.check_out(out, _suffixes(settings, architecture), source)
+    if isinstance(settings, Impute):
+        for part in ("cells", "draws"):
+            files.check_out(_beside(out, part), (out.suffix,), source)
+    arguments: tuple[Any, ...] = (model, params, jax.random.key(settings.seed))
+    if source is not None:
+        without = settings.column if isinstance(settings, Predict) else None
+        arguments += files.read(architecture, source, settings.x, without)
+    COMMANDS[type(settings)](settings, out, *arguments)
+    return out
+
+
+def _usual_out(settings: Settings, architecture: Architecture) -> Path:
+    """RUN/use/FILE_COMMAND in the form of the file that the model was fitted to, or that is read."""
+    command = type(settings).__name__.lower()
+    source = getattr(settings, "file", None)
+    if source is not None:
+        return settings.run / "use" / f"{source.stem}_{command}{source.suffix}"
+    fitted = Path(str(files.summary_settings(settings.run).get("data", "rows.csv"))).suffix
+    suffix = ".npz" if architecture.schema is None else fitted if fitted in SUFFIXES else ".csv"
+    return settings.run / "use" / f"{command}{suffix}"
+
+
+def _suffixes(settings: Settings, architecture: Architecture) -> tuple[str, ...]:
+    if architecture.schema is not None:
+        return SUFFIXES
+    drawable = isinstance(settings, Generate | Counterfactual) and len(architecture.event_shape) == 3
+    return (".npz", ".png") if drawable and architecture.event_shape[-1] == 1 else (".npz",)
+
+
+def _beside(out: Path, part: str) -> Path:
+    return out.with_name(f"{out.stem}_{part}{out.suffix}")
+
+
+def assignments(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """The values of NAME=VALUE by name; a list of numbers, 1.5,2, is one value of a condition of several.
+
+    Raises:
+        ValueError: one is written otherwise, or a name comes twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        checks.require(bool(name and equals and value), option, "be NAME=VALUE, such as cut=Ideal", repr(text))
+        checks.require(name not in found, option, "give every condition once", f"{name!r} twice")
+        found[name] = value
+    return found
+
+
+def _typed(architecture: Architecture, values: dict[str, str]) -> dict[str, Any]:
+    """Values from the command line as numbers, for a model of arrays; a schema reads words by itself."""
+    if architecture.schema is not None:
+        return dict(values)
+    found: dict[str, Any] = {}
+    for name, spec in architecture.condition.spec.items():
+        if name in values:
+            array = spec.kind in ("pixels", "mask")
+            checks.require(not array, "condition", "be a label or a number on the command line", f"the image {name!r}")
+            try:
+                numbers = [float(part) for part in values[name].split(",")]
+            except ValueError:
+                raise ValueError(f"condition {name!r} must be a number, got {values[name]!r}") from None
+            whole = spec.kind != "integer" or all(number == round(number) for number in numbers)
+            checks.require(whole, f"condition {name!r}", "be a whole number", values[name])
+            found[name] = [int(n) for n in numbers] if spec.kind == "integer" else numbers
+            found[name] = np.array(found[name]).reshape(-1) if spec.shape else found[name][0]
+    return found | {name: value for name, value in values.items() if name not in found}
+
+
+def _report(out: Path, rows: Any, text: str = "") -> None:
+    print(files.preview(rows) + (f"\n\n{text}" if text else ""))
+    count = len(rows) if isinstance(rows, pl.DataFrame) else len(next(iter(rows.values())))
+    print(f"\n{count:,} rows: {out}")
+
+
+# The commands
+
+
+def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: Any) -> None:
+    """Write rows under a condition."""
+    assert model.architecture is not None
+    conditions = _typed(model.architecture, assignments("--condition", settings.condition))
+    options: dict[str, Any] = {"mean": settings.mean, "temperature": settings.temperature}
+    rows = use.generate(model, params, key, settings.count, conditions, progress=True, **options)
+    files.write(out, rows)
+    _report(out, rows)
+
+
+def encode(settings: Encode, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any) -> None:
+    """Write the moments of the posterior."""
+    rows = use.encode(model, params, key, x, c, progress=True)
+    files.write(out, rows)
+    _report(out, rows)
+
+
+def score(settings: Score, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any) -> None:
+    """Write the score of every row; print the least probable ones."""
+    rows = use.score(model, params, key, x, c, num_samples=settings.samples, progress=True)
+    files.write(out, rows)
+    nats = np.asarray(rows["log_likelihood"])
+    mean = cvae.evaluation.mean(nats)
+    text = f"log p(x | c), a lower bound: {mean.value:.2f} ± {mean.standard_error:.2f} nats per row"
+    lowest = np.argsort(nats, kind="stable")[:LOWEST]
+    if isinstance(rows, pl.DataFrame):
+        shown = rows[lowest].select("log_likelihood", "standard_error", "effective_samples", "unusual")
+        shown = shown.insert_column(0, pl.Series("row", lowest))
+        print(f"the least probable rows\n\n{files.preview(shown)}\n\n{text}\n\n{len(rows):,} rows: {out}")
+    else:
+        _report(out, rows, f"{text}\nleast probable rows: {', '.join(map(str, lowest))}")
+
+
+def impute(settings: Impute, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any) -> None:
+    """Write the completed rows, the missing cells and, if wanted, completed copies."""
+    draws = settings.draws if settings.completed else 1
+    done = use.impute(model, params, key, x, c, num_draws=draws, num_samples=settings.samples, progress=True)
+    rows, copies = done.rows, done.draws
+    if isinstance(rows, dict):
+        rows, copies = ({**part, "x": files.in_dtype(part["x"], x.dtype)} for part in (rows, copies))
+    written = {out: rows, _beside(out, "cells"): done.cells}
+    if settings.completed:
+        written[_beside(out, "draws")] = copies
+    for path, part in written.items():
+        files.write(path, part)
+    print(files.preview(done.cells))
+    effective = np.asarray(done.cells["effective_samples"])
+    print(f"\n{np.nanmean(effective):.0f} of {settings.samples} samples effective, at least {np.nanmin(effective):.0f}")
+    print("rows with their missing cells filled in: " + ", ".join(map(str, written)))
+
+
+def counterfactual(
+    settings: Counterfactual, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any
+) -> None:
+    """Write the rows under other conditions."""
+    assert model.architecture is not None
+    conditions = _typed(model.architecture, assignments("--set", settings.changes))
+    rows = use.counterfactual(model, params, key, x, c, conditions, mean=settings.mean, progress=True)
+    if isinstance(rows, dict) and out.suffix == ".npz" and not settings.mean:
+        rows["x"] = files.in_dtype(rows["x"], x.dtype)
+    files.write(out, rows)
+    _report(out, rows)
+
+
+def predict(settings: Predict, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any) -> None:
+    """Write the probabilities of a label; print how often each value is predicted."""
+    options: dict[str, Any] = {"column": settings.column, "prior": settings.prior, "num_samples": settings.samples}
+    rows = use.predict(model, params, key, x, c, progress=True, **options)
+    files.write(out, rows)
+    values, counts = np.unique(np.asarray(rows["predicted"]).astype(str), return_counts=True)
+    share = ", ".join(f"{value} {count:,}" for value, count in zip(values, counts, strict=True))
+    _report(out, rows, f"predicted: {share}")
+
+
+COMMANDS: dict[type, Any] = {
+    Generate: generate,
+    Encode: encode,
+    Score: score,
+    Impute: impute,
+    Counterfactual: counterfactual,
+    Predict: predict,
+}
+
+
+def main() -> None:
+    """The command line."""
+    execute(cli.options(Command, __doc__))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    cli.protected(main)
