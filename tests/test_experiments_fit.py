@@ -12,7 +12,7 @@ import pytest
 import cvae
 from cvae import plotting
 from experiments import fit
-from experiments.harness import Trained, cli, user_data
+from experiments.harness import Trained, cli, user_figures
 
 SIZE, NOISE = 1500, 4.95
 # Columns whose density is known: r | age ~ N(offset + slope (age - 40), std^2), a constant between them.
@@ -86,8 +86,9 @@ def test_a_loaded_model_takes_and_draws_the_rows_of_the_file(run):
     scored = cvae.log_likelihood(model, params, jax.random.key(5), rows[test], c, num_samples=20)
     reported = json.loads((run / "summary.json").read_text())["test"]["cvae"]["log_likelihood"]
     assert abs(scored.value.mean() - reported["value"]) < reported["standard_error"]
-    drawn = fit.generate(Trained(model, params, [], []), jax.random.key(1), rows, {"age": age[:, None]})
-    assert drawn.shape == rows.shape
+    drawn = user_figures.generate(Trained(model, params, [], []), jax.random.key(1), rows, {"age": age[:, None]})
+    assert drawn.shape == (1, *rows.shape)
+    drawn = drawn[0]
     assert (drawn[:, 1] == 7).all()
     assert drawn[:, 0].std() == pytest.approx(NOISE, rel=0.08)  # a column of noise: draws, not means
     assert drawn[:, 2].std() == pytest.approx(rows[:, 2].std(), rel=0.08)
@@ -162,13 +163,13 @@ def test_the_summary_is_written_before_the_figures(tmp_path, monkeypatch):
 
 def test_defaults_depend_on_the_data(folder, tmp_path):
     which = fit.Which(data=folder / "images.npz", x="x")
-    settings = fit.preset(which, user_data.load(which))
+    settings = fit.preset(which, fit.load(which))
     assert (settings.architecture.hidden, settings.architecture.latent_size) == ((256,), 16)
     assert settings.training.clip_norm is None
-    assert fit.preset(cvae.replace(which, body="convolutional"), user_data.load(which)).architecture.hidden[-1] == 256
+    assert fit.preset(cvae.replace(which, body="convolutional"), fit.load(which)).architecture.hidden[-1] == 256
     np.savez(tmp_path / "small.npz", x=np.random.default_rng(0).standard_normal((30, 4)))
     which = fit.Which(data=tmp_path / "small.npz")
-    settings = fit.preset(which, user_data.load(which))
+    settings = fit.preset(which, fit.load(which))
     training = settings.training
     assert (training.batch_size, training.epochs, training.patience, training.clip_norm) == (2, 500, 50, 10.0)
     assert (settings.architecture.latent_size, settings.architecture.hidden) == (4, (128, 128))
@@ -179,7 +180,7 @@ def job(tmp_path, condition=(), **arrays):
     """A run of arrays with a model that is not trained, as `figures` takes it."""
     np.savez(tmp_path / "some.npz", **arrays)
     which = fit.Which(data=tmp_path / "some.npz", x="x", condition=condition)
-    data = user_data.load(which)
+    data = fit.load(which)
     settings = cvae.replace(fit.preset(which, data), architecture=cvae.Architecture(latent_size=2, hidden=(4,)))
     ((name, architecture),) = fit.models(settings, data).items()
     config = cvae.config.Config("fit", data.name, 0, settings.training, {name: architecture})
@@ -193,17 +194,19 @@ def job(tmp_path, condition=(), **arrays):
 
 def test_figures_of_images_and_of_what_is_hidden(tmp_path):
     x = np.random.default_rng(0).normal(50, 9, (40, 6, 5, 3))
-    assert [name for name, _ in fit.figures(job(tmp_path, x=x))] == ["reconstructions", "samples", "curves"]
+    assert [name for name, _ in fit.figures(job(tmp_path, x=x))] == ["reconstructions", "samples", "latents", "curves"]
     made = job(tmp_path, ("image=left_half",), x=x)
     figures = dict(fit.figures(made))
     assert "completed" in figures["samples"].get_suptitle()
     canvas = figures["samples"].axes[0].images[0].get_array()
-    np.testing.assert_allclose(canvas[:6, :2], fit.shown(made.dataset, made.dataset.test[0])[0, :, :2], atol=1e-6)
+    np.testing.assert_allclose(
+        canvas[:6, :2], user_figures.shown(made.dataset, made.dataset.test[0])[0, :, :2], atol=1e-6
+    )
     assert fit.facts(made)["unit"] == "nats per hidden part of each image, x in the units of the file"
 
 
 def test_figures_of_a_wide_table_need_no_matrix_of_all_columns(tmp_path):
     x = np.random.default_rng(0).normal(size=(30, 3000))
     figures = dict(fit.figures(job(tmp_path, x=x)))
-    assert list(figures) == ["marginals", "pair", "curves"]
+    assert list(figures) == ["marginals", "pair", "associations", "latents", "curves"]
     assert "of the 200 of 3,000 columns" in figures["pair"].get_suptitle().replace("\n", " ")
