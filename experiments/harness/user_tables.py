@@ -33,7 +33,7 @@ def load(options: Input) -> UserData:
     table = read_table(options.data)
     rows = split(options, str(options.data), table.height)
     schema = _given(options, table) if options.schema else _inferred(options, table)
-    schema = _as_trained(schema, table[rows.train])
+    schema = _as_trained(schema, table, rows.train)
     x, c = schema.encode(table)
     assert x is not None
     train, validation, test = parts(x, c, rows)
@@ -74,13 +74,13 @@ def _given(options: Input, table: pl.DataFrame) -> Schema:
     return Schema((*schema.columns, *new))
 
 
-def _as_trained(schema: Schema, train: pl.DataFrame) -> Schema:
+def _as_trained(schema: Schema, table: pl.DataFrame, train: np.ndarray) -> Schema:
     """The schema with ranges of the training part; a column that is constant there is omitted."""
     columns = []
     for column in schema.columns:
         changes: dict[str, Any] = {}
         if column.kind != "omitted":
-            values = column.encode(train[column.name])
+            values = column.encode(table[column.name])[train]
             known = values[np.isfinite(values)]
             low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
             changes = {} if column.is_label else {"low": low, "high": high}
