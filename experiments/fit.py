@@ -53,7 +53,7 @@ from experiments.harness.user_figures import figures
 from experiments.measures import baselines
 
 # Defaults for tables
-TABLE_STEPS = 9_000  # of training
+TABLE_STEPS = 8_000  # of training
 TABLE_ARCHITECTURE = cvae.Architecture(body="residual", hidden=(256, 256), latent_size=16)
 TABLE_TRAINING = cvae.Training(
     batch_size=200, learning_rate=1e-3, schedule="warmup_cosine", clip_norm=10.0, ema_decay=0.999
@@ -242,7 +242,7 @@ def table(summary: dict[str, Any]) -> str:
     return f"{summary['dataset']}, {counts}; {summary['unit']}\n\n{tables.by_model(rows, {name: record})}"
 
 
-def next_steps(out: Path, data: UserData) -> str:
+def next_steps(out: Path, file: Path, data: UserData) -> str:
     """Commands that use a fitted model of a table, with conditions that the training part has."""
     if data.schema is None:
         return f'next: model, params = cvae.load("{out}")'
@@ -256,7 +256,7 @@ def next_steps(out: Path, data: UserData) -> str:
     run = ["python", "-m", "experiments.use"]
     lines = [
         [*run, "generate", str(out), "--count", "10", *options],
-        *([*run, command, str(out), "--help"] for command in ("score", "encode", "impute")),
+        *([*run, command, str(out), str(file)] for command in ("score", "encode", "impute")),
     ]
     return "\n".join(["next:", *(f"  {shlex.join(line)}" for line in lines)])
 
@@ -289,7 +289,7 @@ def main() -> Path:
         print(f"{user_tables.describe(data.schema)}\n")
     print("".join(f"{note}\n" for note in data.notes), end="", flush=True)
     out = cli.execute(dataclasses.replace(EXPERIMENT, load=lambda _: data), settings)
-    print(f"\n{next_steps(out, data)}")
+    print(f"\n{next_steps(out, settings.data, data)}")
     return out
 
 

@@ -120,7 +120,7 @@ REFUSED = {
     "no kind": ({}, [], {"column": ("price=positiv",)}, "--column must be NAME=KIND .* among real, .*, got 'price="),
     "negative count": ({"visits": np.arange(N) - 3}, [], {"column": ("visits=count",)}, "0 on .*, got -3 at row 0"),
     "words": ({}, [], {"column": ("cut=real",)}, "column 'cut' must hold numbers to be real"),
-    "missing": ({"age": [None, *[1.5, 2.5] * 29, 3]}, ["age"], {}, "condition 'age' must be known .*missing value at row 0"),
+    "missing": ({"age": [None, *[1.5, 2.5] * 29, 3]}, ["age"], {}, "must be known .*missing value at row 0"),
     "no exposure": ({"months": np.arange(N) % 12}, [], {"exposure": "months"}, "numbers above 0.*got 0 at row 0"),
     "all": ({}, ["age", "price", "visits", "months", "sex", "cut"], {}, "columns must be modelled, one at least"),
     "mixed": ({"age": ["x", *map(str, range(N - 1))]}, [], {}, "column 'age' of .* numbers only, .*'x' at row 0"),
