@@ -50,7 +50,7 @@ class Architecture:
     """layers of a hierarchy of latents (ladder), of equal size"""
     guess: bool = False
     """recurrent connection: the learned prior also sees the mean of a deterministic network p(x | c)"""
-    schema: Annotated[Schema | None, Fixed] = None
+    schema: Annotated[Schema | None, tyro.conf.Suppress] = None
     """the columns of the table that x and c come from; None for arrays"""
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Run folders: what a run leaves on disk, and how it is read back.
 
 config.json       the data set, the models, and how they are fitted
+schema.json       the columns of a table, where the data are one
 metrics.jsonl     one line for each epoch of each model
 summary.json      the results, with versions, commit and machine; written last
 checkpoints/NAME  the progress of a fit, by `checkpoints.Checkpointer`
@@ -44,7 +45,7 @@ LOCK = ".lock"
 HOLDER = ".lock.json"  # says who holds the lock; on Windows the lock itself cannot be read
 PARTS = (  # all that a run leaves
     "summary.json", "results.csv", "results.md", "members", "metrics.jsonl", "checkpoints", "params", "figures",
-    "config.json",
+    "schema.json", "config.json",
 )  # fmt: skip
 SOURCES = ("experiment", "dataset", "seed", "date", "commit", "versions", "machine")  # in every summary
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -153,6 +154,9 @@ def check_folder(folder: Path, config: Config, *, fresh: bool = False) -> None:
     if held.sweep is not None and config.sweep is not None:  # its axes may be extended, and models added
         shared = {name: held.models.get(name, model) for name, model in config.models.items()}
         held = replace(held, sweep=config.sweep, models=shared)
+    if held.sweep is None and held.training.schedule == "constant":  # a fit may go on to more epochs
+        more = max(held.training.epochs, config.training.epochs)
+        held = replace(held, training=replace(held.training, epochs=more))
     if not fresh and held != config:
         setting, there, here = _first_difference(to_json(held), to_json(config))
         raise ValueError(

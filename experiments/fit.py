@@ -1,58 +1,71 @@
-"""A conditional VAE of your own arrays: images, rows of a table or series, conditioned on arrays of your choice.
+"""A conditional VAE of your own data: a table, arrays or a folder of images, conditioned on what you choose.
 
+    python -m experiments.fit --data diamonds.csv --condition cut --condition carat
     python -m experiments.fit --data mine.npz --x pixels --condition label=digit --condition continuous=age
-    python -m experiments.fit --data table.npz --x rows --latent-size 4 --out runs/table
+    python -m experiments.fit --data images/ --condition species
 
-`mine.npz` is what `numpy.savez("mine.npz", pixels=..., digit=..., age=...)` writes; nothing in it is ever executed.
-Images are [N, H, W] or [N, H, W, C], rows [N, D]. A condition is one of
+A table (.csv, .parquet) has a line of names. The kind of each column is inferred and printed with its reason;
+`--column price=positive` corrects one, `--schema schema.json` takes all from an earlier run. Missing cells are left out
+of the likelihood, and a condition that may be missing is `--optional NAME`.
+
+Arrays come in an .npz file, as `numpy.savez("mine.npz", pixels=..., digit=..., age=...)` writes it, or one alone in an
+.npy file; nothing in them is ever executed. Images are [N, H, W] or [N, H, W, C], rows [N, D]. A condition is one of
 
     label=NAME         integers [N], from 0 on
     continuous=NAME    real numbers [N] or [N, D], standardised
     image=MASK         the observed part of x: a mask of `cvae.masks`, such as top_half, or the name of a boolean array
                        [N, ...] or [...], True where x is observed; the rest is predicted
 
-and may be repeated; without any, the model is a plain VAE. Defaults of the other options depend on the data:
-`--data mine.npz --help` shows them. Images in [0, 1] or uint8 are scored by the Bernoulli's cross-entropy, all else by
-a Gaussian with location and scale of the training part, per column of a table or channel of an image. Nats are those
-of x in the units of the file, and a fitted model takes x and gives draws in them:
+A folder holds images (.png, .jpg) of one size, and a `labels.csv` with the names of the files in one column; others
+may be conditions.
 
-    model, params = cvae.load("runs/fit_table")
-    rows = cvae.sample(model, params, key, {"age": ages})  # draws; mean=True gives means of p(x | z, c)
-    nats = cvae.log_likelihood(model, params, key, rows, {"age": ages})
+`--condition` may be repeated; without any, the model is a plain VAE. Defaults of the other options depend on the data:
+`--data mine.npz --help` shows them. Nats are those of x in the units of the file, and a fitted model takes x and gives
+draws in them:
+
+    model, params = cvae.load("runs/fit_mine")
+    images = cvae.sample(model, params, key, {"digit": digits, "age": ages})  # draws; mean=True gives means
+    nats = cvae.log_likelihood(model, params, key, images, {"digit": digits, "age": ages})
+
+Of a table, the model takes data frames: `cvae.log_likelihood(model, params, key, frame, {})`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
-from matplotlib.figure import Figure
 
 import cvae
-from cvae import checks, plotting
-from cvae.data.augmentation import as_floats
-from cvae.origin import at_origin
+from cvae import checks, evaluation, runs
 from cvae.settings import Count, CountOrZero
+from cvae.tables import SUFFIXES
 from experiments import harness
-from experiments.harness import Row, cli, tables, user_data
-from experiments.harness.label_figures import curves
+from experiments.harness import Row, cli, tables, user_arrays, user_tables
 from experiments.harness.run import binarized
-from experiments.harness.user_data import Input, UserData
+from experiments.harness.user_data import Input, UserData, base_of
+from experiments.harness.user_figures import figures
+from experiments.measures import baselines
 
-STEPS = 20_000  # of training, by default
+# Defaults for tables
+TABLE_STEPS = 8_000  # of training
+TABLE_ARCHITECTURE = cvae.Architecture(body="residual", hidden=(256, 256), latent_size=16)
+TABLE_TRAINING = cvae.Training(
+    batch_size=200, learning_rate=1e-3, schedule="warmup_cosine", clip_norm=10.0, ema_decay=0.999
+)
+TABLE_SAMPLES = 100  # importance samples per row
+
+# Defaults for arrays
+STEPS = 20_000  # of training
 LARGE = 256  # elements of x from which an image is large
-COLUMNS = 10  # images side by side
-ROWS = 6  # of images without labels
-COMPLETIONS = 6  # of each image
-MOST_CLASSES = 20  # that are drawn
-GENERATED = 1000  # rows, at least
-SHOWN = 5000  # test examples that figures are drawn from
+
+WIDEST = 400  # numbers of a row and its condition, beyond which a Gaussian is not fitted
+BASELINES = {"independent": "independent columns", "gaussian": "linear Gaussian"}
 
 
 @cvae.setting
@@ -71,12 +84,26 @@ class Settings(Input):
 class Which(Input):
     """The options that decide the defaults of the others."""
 
-    body: str = "mlp"
+    body: str | None = None
     batch_size: CountOrZero = 0
+
+
+def load(options: Input) -> UserData:
+    """Read the data that the options name, by the kind of file."""
+    path = options.data
+    if path.suffix in SUFFIXES and not path.is_dir():
+        return user_tables.load(options)
+    known = path.is_dir() or path.suffix in (".npz", ".npy")
+    checks.require(known, "--data", "be a .csv, .parquet, .npz or .npy file, or a folder of images", path)
+    return user_arrays.load(options)
 
 
 def preset(which: Which, data: UserData) -> Settings:
     """The settings that are the defaults for these data."""
+    fields = {field.name: getattr(which, field.name) for field in dataclasses.fields(Input)}
+    fields["out"] = which.out or Path("runs") / f"fit_{data.name}"
+    if data.schema is not None:
+        return _table_preset(which, data, fields)
     size, count = math.prod(data.event_shape), len(data.train[0])
     hidden: tuple[int, ...] = (512,) if size >= LARGE else (256,)
     if which.body == "convolutional":
@@ -89,18 +116,31 @@ def preset(which: Which, data: UserData) -> Settings:
         epochs=epochs,
         batch_size=batch,
         patience=max(10, epochs // 10),
-        clip_norm=10.0 if isinstance(data.likelihood, cvae.Normal) else None,
+        clip_norm=10.0 if isinstance(base_of(data.likelihood), cvae.Normal) else None,
     )
-    fields = {field.name: getattr(which, field.name) for field in dataclasses.fields(Input)}
-    fields["out"] = which.out or Path("runs") / f"fit_{data.name}"
-    architecture = cvae.Architecture(latent_size=min(16, size), hidden=hidden)
+    architecture = cvae.Architecture(latent_size=min(16, size), hidden=hidden, **_shapes(data))
     return Settings(**fields, architecture=architecture, training=training)
+
+
+def _table_preset(which: Which, data: UserData, fields: dict[str, Any]) -> Settings:
+    """The settings that are the defaults for a table."""
+    count = len(data.train[0])
+    batch = which.batch_size or max(1, min(TABLE_TRAINING.batch_size, count // 10))
+    epochs = min(500, max(2, round(TABLE_STEPS * batch / count)))
+    training = cvae.replace(TABLE_TRAINING, epochs=epochs, batch_size=batch, patience=max(10, epochs // 4))
+    prior = "learned" if data.condition.spec else "standard"  # there must be something for it to depend on
+    architecture = cvae.replace(TABLE_ARCHITECTURE, prior=prior, **_shapes(data))
+    return Settings(**fields, architecture=architecture, training=training, samples=TABLE_SAMPLES)
+
+
+def _shapes(data: UserData) -> dict[str, Any]:
+    return {"event_shape": data.event_shape, "condition": data.condition}
 
 
 def models(settings: Settings, data: UserData) -> dict[str, cvae.Architecture]:
     """One model."""
-    fields = {"event_shape": data.event_shape, "condition": data.condition, "likelihood": data.likelihood}
-    name = "cvae" if settings.condition else "vae"
+    fields = _shapes(data) | {"likelihood": data.likelihood, "schema": data.schema}
+    name = "cvae" if data.condition.spec else "vae"
     return {name: cvae.replace(settings.architecture, **fields)}
 
 
@@ -108,28 +148,56 @@ def check(settings: Settings, data: UserData) -> None:
     """Refuse settings of training that do not suit the data."""
     training, count = settings.training, len(data.train[0])
     checks.require(training.batch_size <= count, "batch_size", f"be at most {count} rows", training.batch_size)
-    binary = training.binarization == "none" or not isinstance(data.likelihood, cvae.Normal)
-    checks.require(binary, "binarization", "be none for a normal likelihood", training.binarization)
+    family = type(data.likelihood)
+    binary = training.binarization == "none" or family in (cvae.Bernoulli, cvae.ContinuousBernoulli)
+    rule = f"be none for a {family.__name__.lower()} likelihood"
+    checks.require(binary, "binarization", rule, training.binarization)
     checks.require(training.shift == 0 or data.what == "image", "shift", f"be 0 for a {data.what}", training.shift)
     checks.require(not training.frozen, "frozen", "be empty", training.frozen)
 
 
 def train(job: harness.Job, name: str) -> harness.Trained:
-    """Fit the model, and add the notes on the data to the summary."""
-    job.run.notes += job.dataset.notes  # type: ignore[attr-defined]
+    """Fit the model, add the notes on the data to the summary, and write the schema of a table."""
+    data: Any = job.dataset
+    job.run.notes += data.notes
+    if data.schema is not None:
+        runs.write_json(job.run.out / "schema.json", cvae.settings.to_json(data.schema))
     return job.fit(name)
 
 
 def evaluate(job: harness.Job) -> dict[str, Any]:
-    """The bounds on the test part."""
+    """The bounds on the test part, and baselines for rows."""
     ((name, trained),) = job.trained.items()
-    data, settings = job.split(name, "test"), job.settings
+    data: Any = job.dataset
+    examples, settings = data.test, job.settings
     if settings.training.binarization != "none":
-        data = binarized(*data)
+        examples = binarized(*examples)
     options = {"num_samples": settings.samples, "proposal": settings.proposal}
-    test = harness.elbo_summary(trained, job.key("test"), *data)
-    test |= harness.likelihood_summary(trained, job.key("test"), *data, **options)
-    return {name: test | {"proposal": settings.proposal}}
+    test = harness.elbo_summary(trained, job.key("test"), *examples)
+    test |= harness.likelihood_summary(trained, job.key("test"), *examples, **options)
+    if type(data.likelihood) in (cvae.CategoricalPixels, cvae.DiscretizedLogistic):
+        bits = math.prod(data.event_shape) * math.log(2)
+        test["bits_per_dimension"] = evaluation.Estimate(*(part / bits for part in test["log_likelihood"]))
+    return {name: test | {"proposal": settings.proposal, "baselines": baselines_of(data)}}
+
+
+def baselines_of(data: UserData) -> dict[str, evaluation.Estimate]:
+    """The log density of the test rows under the baselines; none where x is no rows, or grey."""
+    if data.what != "row":
+        return {}
+    train, test = (np.asarray(part[0], np.float64) for part in (data.train, data.test))
+    columns, varies = data.columns, np.nanstd(train, axis=0) > 0
+    if any(column.is_label for column in columns) and data.schema is None and not np.isin(test, (0, 1)).all():
+        return {}
+    columns = tuple(column for column, each in zip(columns, varies, strict=True) if each)
+    train, test = train[:, varies], test[:, varies]
+    found = {"independent": evaluation.mean(baselines.independent(train, test, columns))}
+    given = [np.asarray(data.condition.encode(c).flat, np.float64) for _, c in (data.train, data.test)]
+    given = [np.broadcast_to(each, (len(rows), each.shape[1])) for each, rows in zip(given, (train, test), strict=True)]
+    width = given[0].shape[1] + sum(max(1, len(column.categories) - 1) for column in columns)
+    if width <= WIDEST and any(column.kind in ("real", "positive") for column in columns):
+        found["gaussian"] = evaluation.mean(baselines.linear_gaussian(train, test, columns, (given[0], given[1])))
+    return found
 
 
 def facts(job: harness.Job) -> dict[str, Any]:
@@ -139,9 +207,9 @@ def facts(job: harness.Job) -> dict[str, Any]:
     x = data.test[0]
     grey = type(data.likelihood) is cvae.Bernoulli and job.settings.training.binarization == "none"
     grey = grey and not bool(np.isin(x, (0, 1)).all() and x.dtype != np.uint8)
-    units = "the units of the file" if isinstance(data.likelihood, cvae.Normal) else "[0, 1]"
+    in_units = isinstance(base_of(data.likelihood), cvae.Normal | cvae.likelihoods.Columns)
     return {
-        "unit": f"nats per {part}{data.what}, x in {units}",
+        "unit": f"nats per {part}{data.what}, x in {'the units of the file' if in_units else '[0, 1]'}",
         "measure": "grey cross-entropy" if grey else "log-likelihood, lower bound",
         "examples": {name: len(getattr(data, name)[0]) for name in ("train", "validation", "test")},
         "epochs": {name: len(trained.history) for name, trained in job.trained.items()},
@@ -157,106 +225,40 @@ def table(summary: dict[str, Any]) -> str:
         Row("rate", "rate"),
         Row("distortion", "distortion"),
         Row(summary["measure"], "log_likelihood", negate=grey),
+        *(
+            Row(f"baseline: {label}", f"baselines.{key}")
+            for key, label in BASELINES.items()
+            if key in test["baselines"]
+        ),
         Row(f"effective of {test['num_samples']} samples", "effective_samples", "one"),
         Row(f"active of {len(test['active_units']['variance'])} latents", "active_units.active", "count"),
         Row("training", "seconds", "seconds"),
         Row("epochs", "epochs", "count"),
     ]
+    if "bits_per_dimension" in test:
+        rows.insert(4, Row("bits per dimension", "bits_per_dimension", "correlation", negate=True))
     record = test | {"seconds": summary["seconds"][name], "epochs": summary["epochs"][name]}
     counts = f"{examples['test']:,} test of {sum(examples.values()):,} examples"
     return f"{summary['dataset']}, {counts}; {summary['unit']}\n\n{tables.by_model(rows, {name: record})}"
 
 
-# Figures
-
-
-def figures(job: harness.Job) -> Iterator[tuple[str, Figure]]:
-    """Of rows their marginals and a pair of columns, of images reconstructions and samples; training curves."""
-    ((name, trained),) = job.trained.items()
-    data: Any = job.dataset
-    x, c = jax.tree.map(lambda values: values[:SHOWN], job.split(name, "test"))
-    first, second = jax.random.split(job.key("figures"))
-    if data.what == "row":
-        drawn = generate(trained, first, x, c)
-        varies = np.broadcast_to(np.array(getattr(data.likelihood, "scale", 1.0)) > 0, x.shape[1:])
-        real, drawn, names = x[:, varies], drawn[:, varies], [f"column {k}" for k in np.flatnonzero(varies)]
-        title = f"{data.name}, {len(real):,} test rows and {len(drawn):,} generated, drawn from p(x | z, c)"
-        yield "marginals", plotting.marginals(real, drawn, names, title)
-        if len(names) > 1:
-            yield "pair", plotting.pair(real, drawn, names, f"{data.name}, the pair of columns that correlates most")
-    elif data.what == "image" and x.shape[-1] in (1, 3):
-        yield "reconstructions", reconstructions(data, trained, first, x, c)
-        yield "samples", samples(data, trained, second, x, c)
-    title = f"{data.name}, training and validation"
-    yield "curves", curves(job.trained, title, unit=f"nats per {data.what}")
-
-
-_sample = jax.jit(cvae.sample, static_argnums=0, static_argnames=("mean", "num_samples"))
-_reconstruct = jax.jit(cvae.reconstruct, static_argnums=0)
-
-
-def generate(trained: harness.Trained, key: jax.Array, x: np.ndarray, c: dict[str, np.ndarray]) -> np.ndarray:
-    """Draw at least 1,000 rows with the conditions of x, in float64: less noise than a small test part has.
-
-    Shapes: x [N, D] -> [M, D], M a multiple of N.
-    """
-    model, copies = trained.model, -(-GENERATED // len(x))
-    origin = model.architecture.likelihood.origin if model.architecture else None
-    model, _, moved = at_origin(model, x, c)  # float32 has too few digits for a large location
-    drawn = _sample(model, trained.params, key, moved, num_samples=copies if c else copies * len(x))
-    rows: np.ndarray = np.asarray(drawn, np.float64).reshape(-1, *x.shape[1:]) + np.array(origin or 0.0)
-    return rows
-
-
-def reconstructions(
-    data: UserData, trained: harness.Trained, key: jax.Array, x: np.ndarray, c: dict[str, np.ndarray]
-) -> Figure:
-    """The first test images over what the model makes of them."""
-    few = jax.tree.map(lambda values: values[:COLUMNS], (x, c))
-    images = np.stack([as_floats(few[0]), _reconstruct(trained.model, trained.params, key, *few)])
-    title = f"{data.name}, reconstructions"
-    return plotting.grid(shown(data, images), title, row_labels=["test", "model"], ink=False)
-
-
-def samples(
-    data: UserData, trained: harness.Trained, key: jax.Array, x: np.ndarray, c: dict[str, np.ndarray]
-) -> Figure:
-    """Means of p(x | z, c) with z from the prior, conditioned as test images are: a row per class, if there are labels.
-
-    Where a part of the image is observed: that part, several completions, and the truth.
-    """
-    model, params = trained.model, trained.params
-    if "image" in c:
-        few, truth = {name: values[:ROWS] for name, values in c.items()}, shown(data, as_floats(x[:ROWS]))
-        drawn = shown(data, np.asarray(_sample(model, params, key, few, mean=True, num_samples=COMPLETIONS)))
-        observed = data.condition.observed(few)
-        assert observed is not None
-        hidden = ~np.asarray(observed[0])[..., :1]
-        title = f"{data.name}, test images completed by means of p(x | z, c)"
-        return plotting.completions(truth, hidden, np.moveaxis(drawn, 0, 1), truth, title, ink=False)
-    labels = [part.name for part in cvae.config.parts_of(data.condition) if isinstance(part, cvae.Label)]
-    names: list[str] = []
-    rows = np.resize(np.arange(len(x)), ROWS * COLUMNS)
-    if labels:
-        classes = np.unique(c[labels[0]])[:MOST_CLASSES]
-        rows = np.concatenate([np.resize(np.flatnonzero(c[labels[0]] == k), COLUMNS) for k in classes])
-        names = [str(k) for k in classes]
-    chosen = {name: values[rows] for name, values in c.items()}
-    images = np.asarray(_sample(model, params, key, chosen, mean=True, num_samples=1 if c else len(rows)))
-    grid = shown(data, images).reshape(-1, COLUMNS, *x.shape[1:])
-    title = f"{data.name}, means of p(x | z{', c' if c else ''}) with z from the prior"
-    return plotting.grid(grid, title, row_labels=names, axis_labels=("", labels[0] if labels else ""), ink=False)
-
-
-def shown(data: UserData, images: np.ndarray) -> np.ndarray:
-    """Images on [0, 1]; those of a Gaussian between two quantiles of the test images."""
-    if not isinstance(data.likelihood, cvae.Normal):
-        return images
-    low, high = np.quantile(as_floats(data.test[0][:SHOWN]), [0.005, 0.995])
-    return np.asarray(np.clip((images - low) / max(high - low, 1e-6 * abs(high), 1e-30), 0, 1))
-
-
-# The command line
+def next_steps(out: Path, file: Path, data: UserData) -> str:
+    """Commands that use a fitted model of a table, with conditions that the training part has."""
+    if data.schema is None:
+        return f'next: model, params = cvae.load("{out}")'
+    c = data.train[1]
+    middle = {column: np.sort(values[np.isfinite(values)]) for column, values in data.conditions(c).items()}
+    options = []
+    for column, values in middle.items():
+        value = values[len(values) // 2]
+        word = column.categories[int(value)] if column.is_label else f"{value:g}"
+        options += ["--condition", f"{column.name}={word}"]
+    run = ["python", "-m", "experiments.use"]
+    lines = [
+        [*run, "generate", str(out), "--count", "10", *options],
+        *([*run, command, str(out), str(file)] for command in ("score", "encode", "impute")),
+    ]
+    return "\n".join(["next:", *(f"  {shlex.join(line)}" for line in lines)])
 
 
 EXPERIMENT = harness.Experiment(
@@ -268,7 +270,7 @@ EXPERIMENT = harness.Experiment(
     table,
     examples=lambda architecture, split: split,
     check=check,
-    load=user_data.load,
+    load=load,
     fit=train,
     facts=facts,
 )
@@ -279,11 +281,16 @@ def main() -> Path:
     if not any(argument.startswith("--data") for argument in sys.argv):
         cli.options(Settings, __doc__)  # shows the help, or that --data is missing
     which = cli.partially(Which)
-    data = user_data.load(which)
-    default = cvae.replace(preset(which, data), condition=())  # tyro appends to the default
+    data = load(which)
+    # tyro appends to the default
+    default = cvae.replace(preset(which, data), condition=(), optional=(), column=())
     settings = cli.options(Settings, __doc__, default=default)
+    if data.schema is not None:
+        print(f"{user_tables.describe(data.schema)}\n")
     print("".join(f"{note}\n" for note in data.notes), end="", flush=True)
-    return cli.execute(dataclasses.replace(EXPERIMENT, load=lambda _: data), settings)
+    out = cli.execute(dataclasses.replace(EXPERIMENT, load=lambda _: data), settings)
+    print(f"\n{next_steps(out, settings.data, data)}")
+    return out
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from cvae.data import npz, npz_names, read_npz, split_rows
+from cvae.data import npz, npz_names, read_npy, read_npz, split_rows
 
 RNG = np.random.default_rng(5)
 GOOD = {
@@ -313,3 +313,40 @@ def test_every_row_is_as_likely_in_every_part():
 def test_splits_that_leave_a_part_empty(arguments, match):
     with pytest.raises(ValueError, match=match):
         split_rows(*arguments)
+
+
+# Single arrays
+
+
+def test_an_npy_file_is_mapped_and_not_read(tmp_path):
+    path = tmp_path / "one.npy"
+    np.save(path, GOOD["image"])
+    array = read_npy(str(path))
+    assert isinstance(array, np.memmap)
+    np.testing.assert_array_equal(array, GOOD["image"])
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy(np.array(["three"])), "be bool, integers or floats, got <U5 values"),
+        (npy(np.array([Trap("sprung"), None], object), allow_pickle=True), "be bool, integers or floats, got object"),
+        (npy(np.float32(3)), SHAPE),
+        (forged(header("<f8", (10**12,)), bytes(24)), SIZE),
+        (forged(header("|b1", (3,)), b"\0\1\2"), "be readable and intact, as numpy.save writes it"),
+        (forged("{}"), "be readable and intact, as numpy.save writes it"),
+        (pickle.dumps([3]), "be readable and intact"),
+        (npy(np.arange(3, dtype=">f8")), "be in native byte order"),
+    ],
+)
+def test_npy_files_that_are_foreign_or_forged(tmp_path, content, message):
+    (tmp_path / "mine.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"mine\.npy must {message}"):
+        read_npy(tmp_path / "mine.npy")
+
+
+def test_npy_files_that_are_absent(tmp_path):
+    with pytest.raises(ValueError, match=r"be an .npy file, as numpy.save writes it, got no such file"):
+        read_npy(tmp_path / "mine.npy")

@@ -309,6 +309,11 @@ def test_the_experiments_are_listed_and_nothing_else(capsys):
 
 BAD = {
     ("fit", "--data absent.npz"): "absent.npz must be an .npz file, as numpy.savez writes it, got no such file",
+    ("fit", "--data absent.csv"): "absent.csv must be a file, got no such file",
+    (
+        "fit",
+        "--data absent.txt",
+    ): "--data must be a .csv, .parquet, .npz or .npy file, or a folder of images, got",
     ("mnist_attribute", "--smoke --samples 0"): "samples must be greater than or equal to 1, got 0",
     ("mnist_fidelity", "--run absent"): "run folder must hold a summary.json, as a finished run does, got none at",
     ("mnist_inpaint", "--smoke --latent-size 5 --latent-layers 2"): "latent_size must be a multiple of latent_layers",

@@ -202,6 +202,25 @@ def test_latents_refuse_what_they_cannot_draw(dimensions, by_class, message):
         plotting.latents({"one": np.zeros((3, 2))}, {"one": dimensions}, np.zeros(3, int), by_class, "T")
 
 
+def test_the_latent_plane_is_coloured_by_each_condition():
+    points, codes = RNG.normal(size=(90, 2)), np.arange(90.0) % 12
+    words = [f"class {k}" for k in range(12)]
+    holed = np.where(np.arange(90) < 4, np.nan, points[:, 0])
+    figure = plotting.latent_plane(points, {"kind": (codes, words), "age": (holed, ())}, ("one", "two"), "a title")
+    left, right = [axes for axes in figure.axes if axes.get_title()]
+    assert (left.get_title(), right.get_title(), left.get_ylabel()) == ("kind", "age", "two")
+    names = [text.get_text() for text in left.get_legend().get_texts()]
+    assert names == [*words[:9], "other"]
+    drawn = [np.asarray(cloud.get_offsets()) for cloud in right.collections]
+    np.testing.assert_array_equal(drawn[0], points[:4])
+    np.testing.assert_array_equal(drawn[1], points[4:])
+    colours = right.collections[1].get_facecolor()
+    assert colours[points[4:, 0].argmax(), 0] > colours[points[4:, 0].argmin(), 0]  # from dark violet to yellow
+    assert inside_and_apart(figure, texts(figure))
+    (axes,) = plotting.latent_plane(points, {}, ("one", "two"), "a title").axes
+    assert axes.get_title() == ""
+
+
 # Charts
 
 
@@ -262,16 +281,16 @@ def table(columns, rows=60):
 
 
 def test_marginals_show_the_columns_that_agree_least():
-    real, names = table(11)
-    drawn = np.concatenate([real, real]) + np.where(np.arange(11) > 2, 1, 0) * real.std(axis=0)
-    real[5:9, 10] = np.nan
+    real, names = table(16)
+    drawn = np.concatenate([real, real]) + np.where(np.arange(16) > 2, 1, 0) * real.std(axis=0)
+    real[5:9, 15] = np.nan
     drawn[:, 4] = np.nan
     figure = plotting.marginals(real, drawn, names, "a title")
     titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
-    assert [title.split(":")[0] for title in titles[1:]] == [f"column {k}" for k in (3, 5, 6, 7, 8, 9, 10)]
-    present = real[np.isfinite(real[:, 10]), 10]
-    assert titles[-1].endswith(f"KS {ks_2samp(present, drawn[:, 10]).statistic:.3f}")
-    assert "the 8 of 11 columns that agree least" in figure._suptitle.get_text()
+    assert [title.split(":")[0] for title in titles] == [f"column {k}" for k in (3, *range(5, 16))]
+    present = real[np.isfinite(real[:, 15]), 15]
+    assert titles[-1].endswith(f"KS {ks_2samp(present, drawn[:, 15]).statistic:.3f}")
+    assert "the 12 of 16 columns that agree least" in figure._suptitle.get_text()
     assert inside_and_apart(figure, texts(figure))
 
 
@@ -280,6 +299,60 @@ def test_marginals_bin_integers_around_their_values():
     (axes,) = plotting.marginals(real, real[:30], ["count"], "a title").axes
     edges = {round(bar.get_x(), 6) for bar in axes.patches[:-1]}
     assert edges == {-0.5, 0.5, 1.5, 2.5}
+
+
+def test_marginals_draw_the_shares_of_categories_as_bars():
+    real, drawn = np.array([[0.0, 1, 1, np.nan]]).T, np.array([[0.0, 0, 2, 1]]).T
+    (axes,) = (figure := plotting.marginals(real, drawn, ["size"], "a title", [("small", "middle", "large")])).axes
+    heights = [bar.get_height() for bar in axes.patches]
+    np.testing.assert_allclose(heights, [1 / 3, 2 / 3, 0, 0.5, 0.25, 0.25])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["small", "middle", "large"]
+    assert axes.get_title() == f"size: TV {0.5 * (1 / 6 + 5 / 12 + 1 / 4):.3f}"
+    assert inside_and_apart(figure, [*texts(figure), *axes.get_xticklabels()])
+    many = [f"category {k}" for k in range(30)]
+    codes = np.repeat(np.arange(30.0), np.arange(1, 31))[:, None]
+    (axes,) = (figure := plotting.marginals(codes, codes, ["size"], "a title", [many])).axes
+    assert axes.get_xlabel() == "12 of 30 categories"
+    assert axes.get_xticklabels()[-1].get_text() == "category 29"
+    assert inside_and_apart(figure, [*texts(figure), *axes.get_xticklabels()])
+
+
+@pytest.mark.parametrize("columns", [3, 20])
+def test_associations_stand_beside_each_other_on_one_scale(columns):
+    real = np.corrcoef(RNG.normal(size=(columns, 30)))
+    drawn = np.corrcoef(RNG.normal(size=(columns, 30)))
+    real[0, 1] = real[1, 0] = np.nan
+    names = [f"column number {k}" for k in range(columns)]
+    figure = plotting.associations(real, drawn, names, "a title", "what is shown")
+    left, right, _ = figure.axes
+    for axes, matrix in ((left, real), (right, drawn)):
+        np.testing.assert_array_equal(np.ma.filled(axes.images[0].get_array(), np.nan), matrix)
+        assert axes.images[0].get_clim() == (-1, 1)
+    off = ~np.eye(columns, dtype=bool)
+    assert f"difference {np.nanmean(np.abs(real - drawn)[off]):.3f}" in figure._suptitle.get_text().replace("\n", " ")
+    assert len(left.texts) == (4 if columns == 3 else 0)
+    labels = [*left.get_yticklabels(), *left.get_xticklabels(), *right.get_xticklabels()]
+    assert inside_and_apart(figure, [*texts(figure), *labels, figure._supxlabel])
+    with pytest.raises(ValueError, match=r"drawn must have shape \(1, 1\), got"):
+        plotting.associations(np.eye(1), drawn, ["a"], "T", "")
+
+
+def test_means_by_group_are_drawn_with_two_standard_errors():
+    value = np.array([[1.0, 2.0, 3.0], [0.1, 0.2, 0.3]])
+    words = plotting.ByGroup("species", "share of island Biscoe", ["Adelie", "Gentoo", "Chinstrap"], value, value + 1)
+    numbers = plotting.ByGroup("age", "height", np.array([1.0, 2.0, 5.0]), value, 2 * value)
+    figure = plotting.by_group([[words, numbers], [numbers]], "a title")
+    first, second, third, hidden = figure.axes
+    assert not hidden.get_visible()
+    test, generated = second.containers
+    np.testing.assert_array_equal(test.lines[0].get_xydata(), np.stack([numbers.groups, value[0]], axis=1))
+    np.testing.assert_array_equal(generated.lines[0].get_ydata(), 2 * value[0])
+    ends = np.array([segment[:, 1] for segment in test.lines[2][0].get_segments()])
+    np.testing.assert_allclose(ends, np.stack([value[0] - 2 * value[1], value[0] + 2 * value[1]], axis=1))
+    assert [label.get_text() for label in first.get_xticklabels()] == ["Adelie", "Gentoo", "Chinstrap"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["test", "generated"]
+    assert third.get_xlabel() == "age"
+    assert inside_and_apart(figure, [*texts(figure), *first.get_xticklabels()])
 
 
 @pytest.mark.parametrize("missing", [False, True])

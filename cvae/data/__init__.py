@@ -1,8 +1,9 @@
-"""Data sets as NumPy arrays: the known ones by name, and a user's own from an `.npz` file."""
+"""Data sets as NumPy arrays: the known ones by name, and a user's own from files."""
 
 from cvae.data.augmentation import augmentation, binarize
 from cvae.data.datasets import NAMES, Dataset, DataUnavailable, FallbackWarning, Split, load
-from cvae.data.npz import Rows, npz_names, read_npz, split_rows
+from cvae.data.images import read_images
+from cvae.data.npz import Rows, npz_names, read_npy, read_npz, split_rows
 
 __all__ = [
     "NAMES",
@@ -15,6 +16,8 @@ __all__ = [
     "binarize",
     "load",
     "npz_names",
+    "read_images",
+    "read_npy",
     "read_npz",
     "split_rows",
 ]

@@ -1,4 +1,4 @@
-"""A user's own data: named arrays from an `.npz` file of any origin, and a random split of its rows.
+"""A user's own arrays from `.npz` and `.npy` files of any origin, and a random split of their rows.
 
 Nothing in the file can execute: pickles are refused, nothing is unpacked to disk, and the size that a header claims is
 compared with what the archive holds before memory is allocated. What the arrays mean is decided elsewhere.
@@ -12,7 +12,7 @@ import math
 import os
 import zipfile
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -70,6 +70,25 @@ def npz_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
         return tuple(_members(archive))
 
 
+def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    """Map the array of an `.npy` file into memory, read-only: what is not used is not read.
+
+    Raises:
+        ValueError: names the file that is missing, damaged or not numeric, or of another byte order.
+    """
+    file = checks.path("path", path)
+    name, rule = str(file), "be an .npy file, as numpy.save writes it"
+    checks.require(os.path.isfile(file), name, rule, "no regular file" if os.path.exists(file) else "no such file")
+    with _intact(name, "numpy.save"), open(file, "rb") as stream:
+        shape, dtype, header = _read_head(stream)
+    _check_array(name, shape, dtype, os.path.getsize(file) - header)
+    checks.require(dtype.isnative, name, "be in native byte order, x.astype(x.dtype.newbyteorder('='))", dtype.str)
+    with _intact(name, "numpy.save"):
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+        _check_bool(array)
+    return array
+
+
 def split_rows(size: int, seed: int, validation: float = 0.1, test: float = 0.1) -> Rows:
     """Split the rows [0, size) at random; `validation` and `test` are fractions of them, the rest is for training."""
     checks.integer("size", size)
@@ -116,13 +135,23 @@ def _check_header(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     is_known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not info.flag_bits & 1
     checks.require(is_known, name, "be stored or deflated, and not encrypted", "another kind of zip member")
     with _intact(name), archive.open(info) as member:
-        head = io.BytesIO(member.read(_HEADER_BYTES))
-        shape, _, dtype = _READ_HEADER[npy.read_magic(head)](head)
+        shape, dtype, header = _read_head(member)
+    _check_array(name, shape, dtype, info.file_size - header)
+
+
+def _read_head(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, dtype, and where the values begin."""
+    head = io.BytesIO(stream.read(_HEADER_BYTES))
+    shape, _, dtype = _READ_HEADER[npy.read_magic(head)](head)
+    return shape, dtype, head.tell()
+
+
+def _check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, held: int) -> None:
     hint = " (numpy.unique(..., return_inverse=True)[1] numbers strings)" if dtype.kind in "US" else ""
     checks.require(dtype.kind in "biuf", name, "be bool, integers or floats", f"{dtype} values{hint}")
     is_shape = len(shape) >= 1 and min(shape) >= 0
     checks.require(is_shape, name, "have at least one axis, and no negative length", f"shape {checks.shown(shape)}")
-    claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - head.tell()
+    claimed = math.prod(shape) * dtype.itemsize
     checks.require(claimed == held, name, f"hold the bytes of {dtype} {checks.shown(shape)}", f"{held} of them")
 
 
@@ -137,18 +166,22 @@ def _read(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndar
     with _intact(name):
         with archive.open(info) as member:
             array = npy.read_array(member, allow_pickle=False)
-        # Any other byte in a bool breaks what NumPy counts and indexes with it.
-        if array.dtype == bool and (array.view(np.uint8) > 1).any():
-            raise ValueError("a bool that is neither 0 nor 1")
+        _check_bool(array)
         return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
+def _check_bool(array: np.ndarray) -> None:
+    # Any other byte in a bool breaks what NumPy counts and indexes with it.
+    if array.dtype == bool and (array.view(np.uint8) > 1).any():
+        raise ValueError("a bool that is neither 0 nor 1")
+
+
 @contextlib.contextmanager
-def _intact(name: str) -> Iterator[None]:
+def _intact(name: str, writer: str = "numpy.savez") -> Iterator[None]:
     """Turn any error into one sentence: a damaged or forged archive raises nearly anything."""
     try:
         yield
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:200].rstrip(".: ")
         got = f"a file that cannot be read ({type(error).__name__}: {reason})"
-        raise ValueError(f"{name} must be readable and intact, as numpy.savez writes it, got {got}") from None
+        raise ValueError(f"{name} must be readable and intact, as {writer} writes it, got {got}") from None

@@ -1,19 +1,24 @@
-"""Scatter plots of the latent space, coloured by class."""
+"""Scatter plots of the latent space, coloured by class or by condition."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from cvae import checks
-from cvae.plotting.style import DASHED, GREY, LABEL, PALETTE, dot_area, new_figure
+from cvae.plotting.style import DASHED, GREY, LABEL, PALETTE, TICK, dot_area, new_figure, plain
 
 DIGITS = 15  # points of each class drawn as the class number, which reads without colour
+MOST_PLANES = 6  # conditions with a panel each
+MOST_CLASSES = 9  # that have a colour of their own
 SIDE = 4.0  # half the side of the panels of single classes, in standard deviations of the prior
 
 
@@ -96,3 +101,59 @@ def _square(axes: Axes, limit: float) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     for radius in (1, 2, 3):
         axes.add_patch(Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.8, linestyle=DASHED, zorder=3))
+
+
+def latent_plane(
+    points: np.ndarray, conditions: Mapping[str, tuple[np.ndarray, Sequence[str]]], labels: tuple[str, str], title: str
+) -> Figure:
+    """Draw points of the latent space once per condition, coloured by it.
+
+    Args:
+        points: two coordinates of every example, [N, 2].
+        conditions: by name, a value per example, [N], NaN where it is missing, and the words of its numbers 0, 1, 2
+            and so on if it is categorical, otherwise none. The first six have panels.
+        labels: of the two axes.
+        title: title of the figure.
+    """
+    shown = dict(list(conditions.items())[:MOST_PLANES]) or {"": (np.zeros(len(points)), ())}
+    across = min(3, len(shown))
+    down = -(-len(shown) // across)
+    figure = new_figure(max(4.6, 3.9 * across), 0.7 + 3.0 * down, title)
+    panels = np.ravel(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True))
+    area = dot_area(len(points), 3000, 1.5, 12)
+    for axes, (name, (values, words)) in zip(panels, shown.items(), strict=False):
+        plain(axes)
+        style: dict[str, Any] = {"s": area, "alpha": 0.5, "linewidths": 0, "rasterized": True}
+        known = np.isfinite(values)
+        axes.scatter(*points[~known].T, color="0.8", **style)
+        if words:
+            _classes(axes, points[known], values[known].astype(int), words, style)
+        elif name:
+            low, high = np.quantile(values[known], [0.02, 0.98]) if known.any() else (0.0, 1.0)
+            scale = ScalarMappable(Normalize(float(low), float(high)), "viridis")
+            axes.scatter(*points[known].T, color=scale.to_rgba(values[known]), **style)
+            bar = figure.colorbar(scale, ax=axes, pad=0.02)
+            bar.ax.tick_params(labelsize=TICK)
+        else:
+            axes.scatter(*points.T, color=GREY, **style)
+        axes.set_title(name, fontsize=LABEL)
+        axes.set_xlabel(labels[0], fontsize=LABEL)
+        axes.set_ylabel(labels[1], fontsize=LABEL)
+        axes.label_outer()
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _classes(axes: Axes, points: np.ndarray, codes: np.ndarray, words: Sequence[str], style: dict[str, Any]) -> None:
+    """The most frequent classes in a colour each, the others grey, and a legend beside the panel."""
+    frequent = np.sort(np.argsort(-np.bincount(codes, minlength=len(words)), kind="stable")[:MOST_CLASSES])
+    rest = ~np.isin(codes, frequent)
+    axes.scatter(*points[rest].T, color="0.8", **style)
+    colours = np.array([PALETTE[int(np.searchsorted(frequent, code)) % len(PALETTE)] for code in codes[~rest]])
+    axes.scatter(*points[~rest].T, color=colours.reshape(-1, 3), **style)
+    for number, k in enumerate(frequent):
+        axes.scatter([], [], s=18, color=PALETTE[number], label=words[k] if len(words[k]) < 15 else f"{words[k][:13]}…")
+    if rest.any():
+        axes.scatter([], [], s=18, color="0.8", label="other")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False, handletextpad=0.1)

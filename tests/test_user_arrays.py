@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cvae
-from experiments.harness import user_data
+from experiments.harness import user_arrays, user_data
 
 N = 40
 RNG = np.random.default_rng(2)
@@ -37,7 +38,8 @@ ARRAYS = {
     "integers": RNG.integers(0, 256, (N, 4, 3)),
     "twelve_bits": RNG.integers(0, 4096, (N, 4, 3), dtype=np.uint16),
     "channels_first": RNG.integers(0, 256, (N, 3, 32, 32), dtype=np.uint8),
-    "missing": np.where(np.arange(N)[:, None] == 7, np.nan, RNG.standard_normal((N, 2))),
+    "infinite": np.where(np.arange(N)[:, None] == 7, np.inf, RNG.standard_normal((N, 2))),
+    "unknown": np.full((N, 2), np.nan),
     "same": np.full((N, 3), 4.0),
     "few": RNG.standard_normal((10, 2)),
     "empty": np.zeros((0, 4, 3), np.uint8),
@@ -53,7 +55,7 @@ def file(tmp_path_factory):
 
 
 def load(path, x, *condition, **options):
-    return user_data.load(user_data.Input(data=path, x=x, condition=condition, **options))
+    return user_arrays.load(user_data.Input(data=path, x=x, condition=condition, **options))
 
 
 def of(tmp_path, **arrays):
@@ -63,22 +65,22 @@ def of(tmp_path, **arrays):
 
 
 REFUSED = {
-    "pixel": "--x must name an array of .*, got pixel",
-    "rowss": "did you mean rows",
+    "pixel": r"--x must name an array of .*mine.npz, one of x, rows, .*, got pixel",
     "line": r"'line' must have shape .*, got \(40,\) \(add an axis: x\[:, None\]\)",
     "integers": r"'integers' must be uint8 or floats, .*got int64 values \(save x.astype\('uint8'\)\)",
     "twelve_bits": r"'twelve_bits' must be uint8 or floats, .*uint16 values \(save x / 4095",
     "channels_first": r"got \(40, 3, 32, 32\), channels first \(save numpy.moveaxis\(x, 1, -1\)\)",
-    "missing": r"'missing' must be finite numbers, .*nan at row 7 \(numpy.isfinite\(x\).all\(axis=\(1,\)\) are",
+    "infinite": r"'infinite' must be finite numbers, .*inf at row 7 \(numpy.isfinite\(x\).all\(axis=\(1,\)\) are",
+    "unknown": r"'unknown' must hold a number, got missing ones \(NaN\) only",
     "same": "'same' must vary, got 4 throughout, in the training part",
     "few": "'few' must leave two examples for each .*--validation and --test.*1, 1. of 10",
     "empty": r"'empty' must hold something, got shape \(0, 4, 3\)",
     "x age": "--condition must be KIND=NAME, such as label=digit, got 'age'",
-    "x labels=digit": "'labels=digit'; did you mean label=digit",
+    "x labels=digit": "--condition must be of a kind among label, continuous, image, got 'labels=digit'",
     "x label=digit continuous=digit": "must name every array once, got 'digit' twice",
     "x continuous=x": "--condition must name another array than --x",
     "x continuous=shift": "must name an array other than image, observed, shift",
-    "x label=digits": "got label=digits; did you mean digit",
+    "x label=digits": "must name an array of .*mine.npz, one of x, .*, got label=digits",
     "x label=short": "'short' must hold one entry per example of 'x', 40 of them, got 39",
     "x label=age": r"float64 of shape \(40,\) with fractions \(numbers\? use continuous=",
     "x label=one_hot": r"one-hot\? save label.argmax\(axis=1\)",
@@ -93,7 +95,7 @@ REFUSED = {
     "x continuous=zeros": "'zeros' must vary, got 0 in every row, in the training part",
     "x continuous=wide": r"'wide' must be real numbers of shape \[N\] or \[N, D\], got float64 of shape \(40, 2, 2\)",
     "x image=top_half": "must name a mask or an array, got 'top_half', which is both",
-    "x image=left_halve": "did you mean left_half",
+    "x image=left_halve": "or a mask, one of .*left_half.*, got image=left_halve",
     "x image=all_seen": "'all_seen' must hide something of every example, got nothing hidden at row 0",
     "x image=one_seen": "nothing hidden at row 6",
     "x image=turned": "'turned' must be boolean, True where x is observed, of a shape among",
@@ -216,3 +218,64 @@ def test_the_name_of_a_run_has_no_characters_that_a_path_cannot_have(tmp_path):
     assert load(tmp_path / "run[1] a.npz", None).name == "run_1__a"
     with pytest.raises(ValueError, match="no such file"):
         load(Path("absent.npz"), None)
+
+
+def test_missing_numbers_are_left_out_of_the_density_and_are_not_hidden_ones(tmp_path):
+    x = np.where(RNG.random((N, 3)) < 0.2, np.nan, RNG.standard_normal((N, 3)) * 3 + 5)
+    data = load(of(tmp_path, x=x), "x")
+    assert isinstance(data.likelihood, cvae.Missing)
+    np.testing.assert_allclose(data.likelihood.base.location, np.nanmean(data.train[0], axis=0))
+    assert any(f"{np.isnan(x).sum()} of 120 numbers of 'x' are missing (NaN)" in note for note in data.notes)
+    with pytest.raises(ValueError, match=r"'x' must have no missing numbers \(NaN\) with image=MASK"):
+        load(of(tmp_path, x=x), "x", "image=random_pixels")
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("categorical_pixels", cvae.CategoricalPixels), ("discretized_logistic", cvae.DiscretizedLogistic)],
+)
+def test_likelihoods_of_8_bits_are_of_uint8_pixels(family, kind, tmp_path, file):
+    assert load(file, "x", likelihood=family).likelihood == kind()
+    with pytest.raises(ValueError, match=f"'x' must be uint8 for --likelihood {family}, got float64 values"):
+        load(of(tmp_path, x=GREY), "x", likelihood=family)
+
+
+def test_an_npy_file_is_one_array(tmp_path):
+    np.save(tmp_path / "pixels.npy", ARRAYS["x"])
+    data = load(tmp_path / "pixels.npy", None, "image=left_half")
+    assert (data.name, data.event_shape) == ("pixels", (4, 3, 1))
+    rows = cvae.data.split_rows(N, 0)
+    np.testing.assert_array_equal(data.test[0][..., 0], ARRAYS["x"][rows.test])
+    with pytest.raises(ValueError, match=r"--condition must be image=MASK for an .npy file.*got label=digit"):
+        load(tmp_path / "pixels.npy", None, "label=digit")
+
+
+def folder_of_images(tmp_path, table):
+    """Forty images, and a labels.csv of this text."""
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    for number, pixels in enumerate(ARRAYS["x"]):
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    (folder / "labels.csv").write_text(table)
+    return folder
+
+
+def test_a_folder_of_images_has_conditions_by_the_names_of_columns(tmp_path):
+    lines = [f"{k:02d}.png,{'abc'[k % 3]},{k % 2},{k / 7}" for k in reversed(range(N))]
+    folder = folder_of_images(tmp_path, "\n".join(["file,species,stage,age", *lines]))
+    data = load(folder, None, "species", "label=stage", "age")
+    assert (data.name, data.event_shape) == ("cells", (4, 3, 1))
+    assert [type(part) for part in data.condition.parts] == [cvae.Label, cvae.Label, cvae.Continuous]
+    rows = np.arange(N)[::-1][cvae.data.split_rows(N, 0).test]
+    np.testing.assert_array_equal(data.test[0][..., 0], ARRAYS["x"][rows])
+    np.testing.assert_array_equal(data.test[1]["species"], rows % 3)
+    np.testing.assert_allclose(data.test[1]["age"][:, 0], rows / 7)
+    assert "labels 'species' are numbered: 0 is a, 1 is b, 2 is c" in data.notes
+    with pytest.raises(ValueError, match=r"--condition must name a column of labels.csv, one of .*, got 'sex'"):
+        load(folder, None, "sex")
+
+
+def test_options_of_tables_are_refused_for_arrays(file):
+    for name, value in {"optional": ("x",), "exposure": "x", "column": ("x=real",), "schema": Path("s.json")}.items():
+        with pytest.raises(ValueError, match=f"--{name} must be left out for arrays"):
+            load(file, "x", **{name: value})

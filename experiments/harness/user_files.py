@@ -1,0 +1,117 @@
+"""A user's files of arrays, and the names of the options in them: which array is x, and which are conditions.
+
+`cvae.data` reads the files. A folder of images comes with a table, `labels.csv`, whose columns become arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cvae import checks, masks
+from cvae.data import npz_names, read_images, read_npy, read_npz
+from cvae.schema import infer
+from experiments.harness.user_data import MOST_LISTED, Input
+
+KINDS = ("label", "continuous", "image")
+RESERVED = ("image", "observed", "shift")  # names that mean something else among conditions
+
+Wanted = list[tuple[str, str]]  # the conditions as (kind, name)
+Arrays = dict[str, np.ndarray]
+
+
+def read(options: Input, notes: list[str]) -> tuple[Arrays, str, Wanted]:
+    """The arrays that the options name, the name of x, and the conditions."""
+    if options.data.is_dir():
+        return _read_folder(options, notes)
+    if options.data.suffix == ".npy":
+        return _read_npy(options)
+    wanted = _parse(options)
+    return *_read_npz(options, wanted), wanted
+
+
+def _parse(options: Input, plain: bool = False) -> Wanted:
+    """The conditions as (kind, name); with `plain`, a name alone has the kind ""."""
+    wanted: Wanted = []
+    require = checks.require
+    for text in options.condition:
+        kind, equals, name = text.partition("=")
+        if plain and not equals:
+            wanted.append(("", text))
+            continue
+        require(bool(equals and name), "--condition", "be KIND=NAME, such as label=digit", repr(text))
+        rule = f"be of a kind among {', '.join(KINDS)}"
+        require(kind in KINDS, "--condition", rule, repr(text))
+        require(name not in [other for _, other in wanted], "--condition", "name every array once", f"{name!r} twice")
+        require(name != options.x, "--condition", "name another array than --x", repr(text))
+        reserved = kind != "image" and name in RESERVED
+        rule = f"name an array other than {', '.join(RESERVED)}, which mean something else (rename it in the file)"
+        require(not reserved, "--condition", rule, repr(text))
+        wanted.append((kind, name))
+    images = [name for kind, name in wanted if kind == "image"]
+    require(len(images) < 2, "--condition", "name one image at most", f"image={' and image='.join(images)}")
+    return wanted
+
+
+def _read_npz(options: Input, wanted: Wanted) -> tuple[Arrays, str]:
+    """The arrays that are wanted, and the name of x."""
+    path, require, known = options.data, checks.require, tuple(masks.MASKS)
+    present = npz_names(path)
+    names = []
+    for kind, name in wanted:
+        if kind == "image" and name in known:
+            rule = "name a mask or an array"
+            require(name not in present, "--condition", rule, f"{name!r}, which is both; rename the array")
+            continue
+        masks_too = f" or a mask, one of {', '.join(known)}" if kind == "image" else ""
+        rule = f"name an array of {path}, one of {', '.join(present)}{masks_too}"
+        require(name in present, "--condition", rule, f"{kind}={name}")
+        names.append(name)
+    if options.x is not None:
+        rule = f"name an array of {path}, one of {', '.join(present)}"
+        require(options.x in present, "--x", rule, options.x)
+        return read_npz(path, list(dict.fromkeys((options.x, *names)))), options.x
+    arrays = read_npz(path)
+    suitable = [key for key, each in arrays.items() if key not in names and each.ndim in (2, 3, 4)]
+    rule = "be given unless one array alone will do ([N, D], [N, H, W] or [N, H, W, C])"
+    require(len(suitable) == 1, "--x", rule, f"{suitable or 'none'} among {list(arrays)}")
+    return arrays, suitable[0]
+
+
+def _read_npy(options: Input) -> tuple[Arrays, str, Wanted]:
+    """The only array of an `.npy` file, which may be conditioned on a part of itself."""
+    checks.require(options.x is None, "--x", "be left out for a single array", options.x)
+    wanted = _parse(options)
+    alone = all(kind == "image" and name in masks.MASKS for kind, name in wanted)
+    rule = "be image=MASK for an .npy file, which holds one array (numpy.savez saves several)"
+    checks.require(alone, "--condition", rule, ", ".join(options.condition))
+    name = options.data.stem
+    return {name: read_npy(options.data)}, name, wanted
+
+
+def _read_folder(options: Input, notes: list[str]) -> tuple[Arrays, str, Wanted]:
+    """The images of a folder, and columns of its `labels.csv` as arrays."""
+    checks.require(options.x is None, "--x", "be left out for a folder of images", options.x)
+    images, table, more = read_images(options.data)
+    notes += more
+    name = options.data.resolve().name
+    known = [] if table is None else [column for column in table.columns if column != name]
+    arrays, wanted = {name: images}, _parse(options, plain=True)
+    for number, (kind, column) in enumerate(wanted):
+        if kind == "image" and column in masks.MASKS:
+            continue
+        rule = f"name a column of labels.csv, one of {', '.join(known)}" if known else "have a labels.csv in the folder"
+        checks.require(table is not None and column in known, "--condition", rule, repr(column))
+        assert table is not None
+        schema = infer(table.select(column), kinds={column: "categorical"} if kind == "label" else {})
+        (found,) = schema.columns
+        values = found.encode(table[column])
+        missing = np.isnan(values)
+        checks.require(not missing.any(), f"column {column!r} of labels.csv", "be known in every row", missing.argmax())
+        if found.is_label:
+            listed = ", ".join(f"{k} is {word}" for k, word in enumerate(found.categories[:MOST_LISTED]))
+            others = " and so on" * (len(found.categories) > MOST_LISTED)
+            notes.append(f"labels {column!r} are numbered: {listed}{others}")
+            values = values.astype(np.int64)
+        arrays[column] = values
+        wanted[number] = (kind or ("label" if found.is_label else "continuous"), column)
+    return arrays, name, wanted
