@@ -128,8 +128,9 @@ def _table_preset(which: Which, data: UserData, fields: dict[str, Any]) -> Setti
     batch = which.batch_size or max(1, min(TABLE_TRAINING.batch_size, count // 10))
     epochs = min(500, max(2, round(TABLE_STEPS * batch / count)))
     training = cvae.replace(TABLE_TRAINING, epochs=epochs, batch_size=batch, patience=max(10, epochs // 4))
-    prior = "learned" if data.condition.spec else "standard"  # there must be something for it to depend on
-    architecture = cvae.replace(TABLE_ARCHITECTURE, prior=prior, **_shapes(data))
+    architecture = cvae.replace(TABLE_ARCHITECTURE, **_shapes(data))
+    if data.condition.spec:  # there must be something for the prior to depend on
+        architecture = cvae.replace(architecture, prior="learned", latent_layers=4)
     return Settings(**fields, architecture=architecture, training=training, samples=TABLE_SAMPLES)
 
 

@@ -27,7 +27,7 @@ import cvae
 from cvae import checks, use
 from cvae.config import Architecture
 from cvae.settings import Count, NonNegative, Seed, setting
-from cvae.tables import SUFFIXES
+from cvae.tables import SUFFIXES, read_table
 from experiments.harness import cli, files
 
 LOWEST = 5  # rows that the report of `score` shows
@@ -66,6 +66,8 @@ class Generate(Settings):
     """how many"""
     condition: Assignments = field(default=(), kw_only=True)
     """NAME=VALUE, such as cut=Ideal; may be repeated; an optional condition may be left out"""
+    given: Path | None = field(default=None, kw_only=True)
+    """table of conditions, of which each row gives one drawn row, in place of --count; --condition comes before it"""
     mean: bool = field(default=False, kw_only=True)
     """means of p(x | z, c) in place of draws"""
     temperature: NonNegative = field(default=1.0, kw_only=True)
