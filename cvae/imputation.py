@@ -118,6 +118,7 @@ def contributions(
     c: Any,
     *,
     num_samples: int = 100,
+    relative: bool = False,
     batch_size: int = 100,
     progress: bool = False,
 ) -> np.ndarray:
@@ -125,7 +126,9 @@ def contributions(
 
         E_{p(z | x, c)} log p(x_d | z, c)
 
-    An element far below its usual value is what makes an example improbable. Missing elements contribute 0.
+    With `relative=True` less what an element that the model draws contributes, E_{p(z | x, c) p(x' | z, c)} log p(x'_d
+    | z, c): 0 is then usual, and an element far below is what makes the example improbable. Missing elements contribute
+    0.
 
     Shapes: x [N, *event], c of length N -> [N, *event].
     Raises: ValueError as `over_examples`.
@@ -133,15 +136,21 @@ def contributions(
     checks.integer("num_samples", num_samples)
     title = "contributions" if progress else None
     terms: np.ndarray = over_examples(
-        _contributions, model, params, key, x, c, batch_size=batch_size, progress=title, num_samples=num_samples
-    )
+        _contributions, model, params, key, x, c,
+        batch_size=batch_size, progress=title, num_samples=num_samples, relative=bool(relative),
+    )  # fmt: skip
     return terms
 
 
-def _contributions(model: CVAE, params: Params, key: Array, x: Array, c: Conditions, *, num_samples: int) -> Array:
+def _contributions(
+    model: CVAE, params: Params, key: Array, x: Array, c: Conditions, *, num_samples: int, relative: bool
+) -> Array:
     _, px, log_weights = _weighted(model, params, key, x, c, num_samples)
-    terms = jnp.broadcast_to(px.log_terms(px.cast(x)), (num_samples, *x.shape[1:]))
-    return _average(log_weights, terms)[None]
+    terms = px.log_terms(px.cast(x))
+    if relative:
+        drawn = px.sample(jax.random.fold_in(key, num_samples))
+        terms = jnp.where(jnp.isnan(x), 0, terms - px.log_terms(px.cast(drawn)))
+    return _average(log_weights, jnp.broadcast_to(terms, (num_samples, *x.shape[1:])))[None]
 
 
 class Encoding(NamedTuple):

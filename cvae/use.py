@@ -12,7 +12,6 @@ is a column of its own per latent, category or column of a table is then the sec
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -93,8 +92,8 @@ def score(
     """Log p(x | c) of every row by importance sampling, and which columns make it improbable.
 
     The standard error is that of the logarithm of a mean of K weights, sqrt(1 / E - 1 / K), with E the effective
-    samples. A column's contribution is the importance-weighted mean of log p(x_d | z, c), less its median over the
-    rows: far below 0, the value is unusual given the rest of the row.
+    samples. A column's contribution is relative, see `imputation.contributions`: far below 0, the value is unusual
+    given the rest of the row.
 
     Returns:
         Columns `log_likelihood`, `standard_error`, `effective_samples` (nats and numbers), `unusual` (the names of the
@@ -108,11 +107,9 @@ def score(
     scored = log_likelihood(
         model, params, key, array, conditions, num_samples=num_samples, proposal="posterior", progress=progress
     )
-    terms = imputation.contributions(
-        model, params, key, array, conditions, num_samples=min(num_samples, 100), progress=progress
+    contribution = imputation.contributions(
+        model, params, key, array, conditions, num_samples=min(num_samples, 100), relative=True, progress=progress
     )
-    missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
-    contribution = np.where(missing, 0.0, terms - _medians(np.where(missing, np.nan, terms)))
     error = np.sqrt(np.maximum(1 / scored.effective_samples - 1 / num_samples, 0))
     results = {"log_likelihood": scored.value, "standard_error": error, "effective_samples": scored.effective_samples}
     if architecture.schema is None:
@@ -124,14 +121,6 @@ def score(
     ]
     columns = {f"contribution_{name}": contribution[:, k] for k, name in enumerate(names)}
     return like(x, pl.DataFrame(results | {"unusual": unusual} | columns))
-
-
-def _medians(values: np.ndarray) -> np.ndarray:
-    """The median over rows, 0 for an element that is missing in all of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        medians: np.ndarray = np.nan_to_num(np.nanmedian(values, axis=0))
-    return medians
 
 
 class Completed(NamedTuple):

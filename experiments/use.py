@@ -137,16 +137,18 @@ def execute(settings: Any) -> Path:
     architecture = model.architecture
     assert architecture is not None
     source = getattr(settings, "file", None)
+    if source is not None:
+        files.check_kind(architecture, source)
     out = settings.out or _usual_out(settings, architecture)
     files.check_out(out, _suffixes(settings, architecture), source)
     if isinstance(settings, Impute):
         for part in ("cells", "draws"):
             files.check_out(_beside(out, part), (out.suffix,), source)
-    arguments: tuple[Any, ...] = (model, params, jax.random.key(settings.seed))
+    data = files.Examples(None, name=files.summary_settings(settings.run).get("x") or "x")
     if source is not None:
         without = settings.column if isinstance(settings, Predict) else None
-        arguments += files.read(architecture, source, settings.x, without)
-    COMMANDS[type(settings)](settings, out, *arguments)
+        data = files.read(architecture, source, settings.x, without)
+    COMMANDS[type(settings)](settings, out, model, params, jax.random.key(settings.seed), data)
     return out
 
 
@@ -216,26 +218,26 @@ def _report(out: Path, rows: Any, text: str = "") -> None:
 # The commands
 
 
-def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: Any) -> None:
+def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write rows under a condition."""
     assert model.architecture is not None
     conditions = _typed(model.architecture, assignments("--condition", settings.condition))
     options: dict[str, Any] = {"mean": settings.mean, "temperature": settings.temperature}
-    rows = use.generate(model, params, key, settings.count, conditions, progress=True, **options)
+    rows = data.as_file(use.generate(model, params, key, settings.count, conditions, progress=True, **options))
     files.write(out, rows)
     _report(out, rows)
 
 
-def encode(settings: Encode, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any) -> None:
+def encode(settings: Encode, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write the moments of the posterior."""
-    rows = use.encode(model, params, key, x, c, progress=True)
+    rows = use.encode(model, params, key, data.x, data.c, progress=True)
     files.write(out, rows)
     _report(out, rows)
 
 
-def score(settings: Score, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any) -> None:
+def score(settings: Score, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write the score of every row; print the least probable ones."""
-    rows = use.score(model, params, key, x, c, num_samples=settings.samples, progress=True)
+    rows = use.score(model, params, key, data.x, data.c, num_samples=settings.samples, progress=True)
     files.write(out, rows)
     nats = np.asarray(rows["log_likelihood"])
     mean = cvae.evaluation.mean(nats)
@@ -249,16 +251,13 @@ def score(settings: Score, out: Path, model: cvae.CVAE, params: Any, key: Any, x
         _report(out, rows, f"{text}\nleast probable rows: {', '.join(map(str, lowest))}")
 
 
-def impute(settings: Impute, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any) -> None:
+def impute(settings: Impute, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write the completed rows, the missing cells and, if wanted, completed copies."""
     draws = settings.draws if settings.completed else 1
-    done = use.impute(model, params, key, x, c, num_draws=draws, num_samples=settings.samples, progress=True)
-    rows, copies = done.rows, done.draws
-    if isinstance(rows, dict):
-        rows, copies = ({**part, "x": files.in_dtype(part["x"], x.dtype)} for part in (rows, copies))
-    written = {out: rows, _beside(out, "cells"): done.cells}
+    done = use.impute(model, params, key, data.x, data.c, num_draws=draws, num_samples=settings.samples, progress=True)
+    written = {out: data.as_file(done.rows), _beside(out, "cells"): done.cells}
     if settings.completed:
-        written[_beside(out, "draws")] = copies
+        written[_beside(out, "draws")] = data.as_file(done.draws)
     for path, part in written.items():
         files.write(path, part)
     print(files.preview(done.cells))
@@ -268,26 +267,29 @@ def impute(settings: Impute, out: Path, model: cvae.CVAE, params: Any, key: Any,
 
 
 def counterfactual(
-    settings: Counterfactual, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any
+    settings: Counterfactual, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples
 ) -> None:
     """Write the rows under other conditions."""
     assert model.architecture is not None
     conditions = _typed(model.architecture, assignments("--set", settings.changes))
-    rows = use.counterfactual(model, params, key, x, c, conditions, mean=settings.mean, progress=True)
-    if isinstance(rows, dict) and out.suffix == ".npz" and not settings.mean:
-        rows["x"] = files.in_dtype(rows["x"], x.dtype)
+    found = use.counterfactual(model, params, key, data.x, data.c, conditions, mean=settings.mean, progress=True)
+    rows = found if out.suffix == ".png" else data.as_file(found)
     files.write(out, rows)
     _report(out, rows)
 
 
-def predict(settings: Predict, out: Path, model: cvae.CVAE, params: Any, key: Any, x: Any, c: Any) -> None:
+def predict(settings: Predict, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write the probabilities of a label; print how often each value is predicted."""
     options: dict[str, Any] = {"column": settings.column, "prior": settings.prior, "num_samples": settings.samples}
-    rows = use.predict(model, params, key, x, c, progress=True, **options)
+    rows = use.predict(model, params, key, data.x, data.c, progress=True, **options)
     files.write(out, rows)
     values, counts = np.unique(np.asarray(rows["predicted"]).astype(str), return_counts=True)
-    share = ", ".join(f"{value} {count:,}" for value, count in zip(values, counts, strict=True))
-    _report(out, rows, f"predicted: {share}")
+    text = "predicted: " + ", ".join(f"{value} {count:,}" for value, count in zip(values, counts, strict=True))
+    if isinstance(rows, pl.DataFrame) and settings.column in data.x.columns:
+        known = data.x[settings.column].cast(pl.String)
+        right = (known == rows["predicted"].cast(pl.String)).drop_nulls()
+        text += f"; {right.mean():.1%} of the {len(right):,} known values" if len(right) else ""
+    _report(out, rows, text)
 
 
 COMMANDS: dict[type, Any] = {

@@ -1,4 +1,4 @@
-"""Samples from a condition, and reconstructions."""
+"""Samples from a condition, reconstructions, and counterfactuals."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,8 @@ import pytest
 
 import cvae
 from cvae.distributions import Normal
+from cvae.generation import sample_each
+from cvae.keys import threefry
 from tests.conftest import BATCH, CLASSES, EVENT, build
 from tests.oracles import NOISE, linear_gaussian
 
@@ -100,3 +102,54 @@ def test_a_reconstruction_decodes_a_draw_of_the_posterior(example, key):
 def test_bad_arguments_are_refused(labelled, key, change, message):
     with pytest.raises(ValueError, match=message):
         cvae.sample(labelled.model, labelled.params, key, labelled.c, **change)
+
+
+def test_draws_for_a_data_set_of_conditions_are_those_of_each_row():
+    oracle = linear_gaussian(exact=True)
+    model, params, _, c = oracle
+    key = jax.random.key(4)
+    drawn = sample_each(model, params, key, c, count=BATCH, batch_size=2)
+    for row in range(BATCH):
+        one = {name: values[row : row + 1] for name, values in c.items()}
+        expected = cvae.sample(model, params, jax.random.fold_in(threefry(key), row), one)
+        np.testing.assert_allclose(drawn[row], expected[0], rtol=1e-5)
+
+
+def test_draws_far_from_0_keep_their_digits(key):
+    """A column of 1.7e9 +- 3 would be drawn in steps of 128 in float32."""
+    likelihood = cvae.Normal(location=(1.7e9, 0.0), scale=(3.0, 1.0))
+    condition = cvae.Continuous(1, (1e9,), (2.0,), "when")
+    model, params, *_ = build(condition, event_shape=(2,), likelihood=likelihood)
+    when = 1e9 + np.arange(200.0)[:, None] % 5
+    drawn = sample_each(model, params, key, {"when": when}, count=200)
+    assert len(np.unique(drawn[:, 0])) > 190
+    assert np.abs(drawn[:, 0] - 1.7e9).max() < 100
+    changed = cvae.counterfactual(model, params, key, drawn, {"when": when}, {"when": when + 1})
+    assert len(np.unique(changed[:, 0])) > 190
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_a_counterfactual_changes_what_depends_on_the_condition_alone(mean):
+    """Of a linear-Gaussian model, x' - x = V (f' - f): z and the noise are the same."""
+    model, params, x, c = oracle = linear_gaussian(exact=True)
+    key, new = jax.random.key(2), {"row": c["row"][::-1] + 1}
+    before = cvae.counterfactual(model, params, key, x, c, c, mean=mean)
+    after = cvae.counterfactual(model, params, key, x, c, new, mean=mean)
+    expected = (new["row"] - c["row"]) @ oracle.double()[0]["V"].T
+    np.testing.assert_allclose(after - before, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_counterfactual_under_the_same_condition_is_the_reconstruction(labelled, key):
+    model, params, x, c = labelled
+    found = cvae.counterfactual(model, params, key, x, c, c, mean=True, batch_size=2)
+    for row in range(BATCH):
+        one = {name: values[row : row + 1] for name, values in c.items()}
+        row_key = jax.random.fold_in(threefry(key), row)
+        expected = cvae.reconstruct(model, params, row_key, x[row : row + 1], one)
+        np.testing.assert_allclose(found[row], expected[0], rtol=1e-5)
+
+
+def test_conditions_of_another_length_are_refused(labelled, key):
+    model, params, x, c = labelled
+    with pytest.raises(ValueError, match=r"new_c must hold one entry per example of x, 3, got \[2, 3\]"):
+        cvae.counterfactual(model, params, key, x, c, {"label": np.array([0, 1])})

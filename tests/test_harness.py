@@ -334,6 +334,7 @@ BAD = {
     ("quadrants_ablation", "--smoke --variants deep"): "--variants must be one of default, one_layer,",
     ("sweep_condition", "--smoke --betas 0"): "betas[0] must be greater than 0, got 0.0",
     ("sweep_latent", "--smoke --latent-sizes 2 2"): "latent_sizes must have every value once, got [2, 2]",
+    ("use", "generate absent"): "run folder must hold a config.json, got none at absent",
     ("write", "2026"): "--run must be the folder of a finished run (make one with `python -m experiments.mnist_label`)",
 }
 
@@ -360,7 +361,7 @@ def test_mnist_by_name_is_never_replaced_by_the_digits(tmp_path, monkeypatch):
 def test_help_names_the_command_and_its_options(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     module = importlib.import_module(f"experiments.{name}")
-    result = call(module, "--help")
+    result = call(module, *["generate"] * (name == "use"), "--help")
     assert result.returncode == 0
     assert result.stdout.startswith(f"usage: python -m experiments.{name} ")
     kind = module.EXPERIMENT.settings if hasattr(module, "EXPERIMENT") else module.Settings
@@ -368,5 +369,5 @@ def test_help_names_the_command_and_its_options(name, monkeypatch):
     if "training" in names:
         names |= {field.name for field in dataclasses.fields(cvae.Training)}
     options = {option.replace("-", "_") for option in re.findall(r"--(?:no-)?([a-z][a-z-]*)", result.stdout)}
-    positional = {"text"} if name == "write" else {"run"} if name == "check" else set()
+    positional = {"text"} if name == "write" else {"run"} if name in ("check", "use") else set()
     assert names - positional - {"architecture", "training", "sweep"} <= options

@@ -120,6 +120,11 @@ def test_contributions_are_the_expected_log_densities(exact):
     expected = -0.5 * np.log(2 * np.pi * NOISE**2) - (residual**2 + spread) / (2 * NOISE**2)
     error = terms.std(axis=1, ddof=1) / np.sqrt(copies)
     assert np.all(np.abs(terms.mean(axis=1) - expected) < 5 * error)
+    relative = cvae.contributions(*oracle[:2], jax.random.key(4), x, c, num_samples=300, relative=True)
+    relative = relative.reshape(BATCH, copies, EVENT).astype(np.float64)
+    usual = -0.5 * np.log(2 * np.pi * np.e * NOISE**2)  # less the entropy of the noise
+    error = relative.std(axis=1, ddof=1) / np.sqrt(copies)
+    assert np.all(np.abs(relative.mean(axis=1) - (expected - usual)) < 5 * error)
     total = terms.sum(axis=2)
     assert np.all(np.abs(total.mean(axis=1) - expected.sum(axis=1)) < 5 * total.std(axis=1) / np.sqrt(copies))
 
@@ -127,8 +132,11 @@ def test_contributions_are_the_expected_log_densities(exact):
 def test_missing_elements_contribute_nothing():
     oracle = with_missing(exact=False)
     x = np.where(HIDDEN, np.nan, oracle.x)
-    terms = cvae.contributions(*oracle[:2], jax.random.key(3), x, oracle.c, num_samples=10)
-    assert np.all((terms == 0) == HIDDEN)
+    for relative in (False, True):
+        terms = cvae.contributions(
+            *oracle[:2], jax.random.key(3), x, oracle.c, num_samples=10, relative=relative
+        )  # fmt: skip
+        assert np.all((terms == 0) == HIDDEN)
 
 
 def test_the_moments_of_a_posterior():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,8 +19,35 @@ COLUMNS = 10  # images side by side
 LARGE = 1e5  # numbers that are printed with all their digits
 
 
-def read(architecture: Architecture, path: Path, x: str | None, without: str | None = None) -> tuple[Any, Any]:
-    """The examples in a file as the functions of `cvae.use` take them: a table and None, or the arrays x and c.
+def check_kind(architecture: Architecture, path: Path) -> None:
+    """Refuse a file of another kind than the model was fitted to."""
+    table = architecture.schema is not None
+    what = "a table, .csv or .parquet," if table else "an .npz file of arrays,"
+    kinds = SUFFIXES if table else (".npz",)
+    checks.require(path.suffix in kinds, str(path), f"be {what} as the model was fitted to", f"a {path.suffix} file")
+
+
+class Examples(NamedTuple):
+    """The examples in a file: a table, or the arrays x and c."""
+
+    x: Any
+    c: Any = None
+    name: str = "x"  # of the array of examples in the file
+    shape: tuple[int, ...] | None = None  # of an example there
+
+    def as_file(self, rows: Any) -> Any:
+        """Rows with the name, dtype and shape of the array x in the file, and single numbers as [N]."""
+        if not isinstance(rows, dict):
+            return rows
+        x = rows["x"]
+        if self.shape is not None:
+            x = in_dtype(x, self.x.dtype).reshape(-1, *self.shape)
+        c = {name: each[:, 0] if each.shape[1:] == (1,) else each for name, each in rows.items() if name != "x"}
+        return {self.name: x, **c}
+
+
+def read(architecture: Architecture, path: Path, x: str | None, without: str | None = None) -> Examples:
+    """The examples in a file as the functions of `cvae.use` take them.
 
     Args:
         architecture: of the model.
@@ -29,13 +56,10 @@ def read(architecture: Architecture, path: Path, x: str | None, without: str | N
         without: name of a condition that need not be there.
 
     Raises:
-        ValueError: it is no file of the kind that the model was fitted to, or lacks an array.
+        ValueError: it cannot be read, or lacks an array.
     """
     if architecture.schema is not None:
-        kind = "be a table, .csv or .parquet, as the model was fitted to"
-        checks.require(path.suffix in SUFFIXES, str(path), kind, f"a {path.suffix or 'nameless'} file")
-        return read_table(path), None
-    checks.require(path.suffix == ".npz", str(path), "be an .npz file of arrays, as the model was fitted to", path.name)
+        return Examples(read_table(path))
     arrays, event = read_npz(path), architecture.event_shape
     fitting = [name for name, each in arrays.items() if _as_event(each, event).shape[1:] == event]
     names = [name for name in fitting if name not in architecture.condition.spec] if x is None else [x]
@@ -51,7 +75,7 @@ def read(architecture: Architecture, path: Path, x: str | None, without: str | N
         values = _as_event(arrays[name], spec.shape) if name in arrays else examples
         is_label = spec.kind == "integer" and values.dtype.kind in "iufb" and bool((values == np.rint(values)).all())
         c[name] = values.astype(np.int32) if is_label else values
-    return examples, c
+    return Examples(examples, c, names[0], arrays[names[0]].shape[1:])
 
 
 def _as_event(array: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
@@ -80,7 +104,7 @@ def write(path: Path, rows: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".png":
-            write_images(unfinished, rows["x"])
+            write_images(unfinished, next(iter(rows.values())))
         elif path.suffix == ".npz":
             np.savez(unfinished, **rows)
         elif path.suffix == ".parquet":
