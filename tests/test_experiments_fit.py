@@ -362,3 +362,13 @@ def test_figures_of_a_wide_table_need_no_matrix_of_all_columns(tmp_path):
     figures = dict(fit.figures(job(tmp_path, x=x)))
     assert list(figures) == ["marginals", "pair", "associations", "latents", "curves"]
     assert "of the 200 of 3,000 columns" in figures["pair"].get_suptitle().replace("\n", " ")
+
+
+def test_several_conditions_and_a_learned_prior_give_no_warning(people, recwarn):
+    which = fit.Which(data=people / "people.csv", condition=("age", "group"))
+    default = cvae.replace(fit.preset(which, fit.load(which)), condition=())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fit", "--condition", "age", "--condition", "group", "--prior", "learned"])
+        settings = cli.options(fit.Settings, "", default=default)
+    assert settings == cvae.replace(default, condition=("age", "group"))
+    assert list(recwarn) == []
