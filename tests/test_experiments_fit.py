@@ -267,6 +267,13 @@ def test_more_epochs_go_on_where_the_schedule_is_constant(tmp_path, capsys):
     assert len(losses[0]) == 3
     assert json.loads((run / "summary.json").read_text())["epochs"] == {"cvae": 3}
     before = contents(run)
+    rows_of_a_table()[:1400].write_csv(tmp_path / "fewer.csv")
+    (tmp_path / "people.csv").rename(tmp_path / "more.csv")
+    (tmp_path / "fewer.csv").rename(tmp_path / "people.csv")
+    with pytest.raises(SystemExit):
+        call(tmp_path, *SMALL, "--epochs", "6")
+    assert contents(run) == before  # of other data, nothing is written
+    (tmp_path / "more.csv").rename(tmp_path / "people.csv")
     falling = [option.replace("constant", "cosine") for option in SMALL]
     for command in ([*SMALL, "--epochs", "2"], [*falling, "--epochs", "6"]):
         with pytest.raises(SystemExit) as stop:
