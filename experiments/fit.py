@@ -244,22 +244,19 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def next_steps(out: Path, file: Path, data: UserData) -> str:
-    """Commands that use a fitted model of a table, with conditions that the training part has."""
-    if data.schema is None:
-        return f'next: model, params = cvae.load("{out}")'
+    """Commands that use a fitted model, with conditions that the training part has."""
     c = data.train[1]
-    middle = {column: np.sort(values[np.isfinite(values)]) for column, values in data.conditions(c).items()}
+    known = {column: values[np.isfinite(values)] for column, values in data.conditions(c).items()}
+    if file.suffix not in (*SUFFIXES, ".npz") or len(known) < len(c):  # files that `experiments.use` does not take
+        return f'next: model, params = cvae.load("{out}")'
     options = []
-    for column, values in middle.items():
-        value = values[len(values) // 2]
-        word = column.categories[int(value)] if column.is_label else f"{value:g}"
+    for column, values in known.items():
+        middle = np.sort(values)[len(values) // 2]
+        word = column.categories[int(middle)] if column.is_label else f"{middle:g}"
         options += ["--condition", f"{column.name}={word}"]
-    run = ["python", "-m", "experiments.use"]
-    lines = [
-        [*run, "generate", str(out), "--count", "10", *options],
-        *([*run, command, str(out), str(file)] for command in ("score", "encode", "impute")),
-    ]
-    return "\n".join(["next:", *(f"  {shlex.join(line)}" for line in lines)])
+    commands = [["generate", str(out), "--count", "10", *options]]
+    commands += [[command, str(out), str(file)] for command in ("score", "encode", "impute")]
+    return "\n".join(["next:", *(f"  python -m experiments.use {shlex.join(command)}" for command in commands)])
 
 
 EXPERIMENT = harness.Experiment(

@@ -267,6 +267,13 @@ def test_more_epochs_go_on_where_the_schedule_is_constant(tmp_path, capsys):
     assert len(losses[0]) == 3
     assert json.loads((run / "summary.json").read_text())["epochs"] == {"cvae": 3}
     before = contents(run)
+    rows_of_a_table()[:1400].write_csv(tmp_path / "fewer.csv")
+    (tmp_path / "people.csv").rename(tmp_path / "more.csv")
+    (tmp_path / "fewer.csv").rename(tmp_path / "people.csv")
+    with pytest.raises(SystemExit):
+        call(tmp_path, *SMALL, "--epochs", "6")
+    assert contents(run) == before  # of other data, nothing is written
+    (tmp_path / "more.csv").rename(tmp_path / "people.csv")
     falling = [option.replace("constant", "cosine") for option in SMALL]
     for command in ([*SMALL, "--epochs", "2"], [*falling, "--epochs", "6"]):
         with pytest.raises(SystemExit) as stop:
@@ -362,3 +369,13 @@ def test_figures_of_a_wide_table_need_no_matrix_of_all_columns(tmp_path):
     figures = dict(fit.figures(job(tmp_path, x=x)))
     assert list(figures) == ["marginals", "pair", "associations", "latents", "curves"]
     assert "of the 200 of 3,000 columns" in figures["pair"].get_suptitle().replace("\n", " ")
+
+
+def test_several_conditions_and_a_learned_prior_give_no_warning(people, recwarn):
+    which = fit.Which(data=people / "people.csv", condition=("age", "group"))
+    default = cvae.replace(fit.preset(which, fit.load(which)), condition=())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fit", "--condition", "age", "--condition", "group", "--prior", "learned"])
+        settings = cli.options(fit.Settings, "", default=default)
+    assert settings == cvae.replace(default, condition=("age", "group"))
+    assert list(recwarn) == []

@@ -186,7 +186,8 @@ def test_other_data_are_another_run_and_are_refused(change, whole):
 REFUSED = {
     "--latent-size 3": "with models.cvae.latent_size 2, not 3; choose another folder (--out) or discard that run",
     "--seed 1": "with seed 0, not 1;",
-    "--epochs 13": "with training.epochs 12, not 13;",
+    "--epochs 11": "with training.epochs 12, not 11;",
+    "--epochs 13 --schedule cosine": "with training.schedule 'constant', not 'cosine';",
 }
 
 

@@ -182,13 +182,14 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 def test_the_folder_of_another_run_is_refused_and_left_alone(run):
-    other = replace(CONFIG, training=replace(CONFIG.training, epochs=3))
+    other = replace(CONFIG, training=replace(CONFIG.training, epochs=1))
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    message = r"with training\.epochs 2, not 3; choose another folder \(--out\) or discard that run \(--fresh\)"
+    message = r"with training\.epochs 2, not 1; choose another folder \(--out\) or discard that run \(--fresh\)"
     with pytest.raises(ValueError, match=message):
         runs.check_folder(run, other)
     runs.check_folder(run, other, fresh=True)
     runs.check_folder(run, CONFIG)
+    runs.check_folder(run, replace(CONFIG, training=replace(CONFIG.training, epochs=3)))  # goes on
     runs.check_folder(run / "new" / "folder", CONFIG)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 

@@ -229,7 +229,11 @@ def options(kind: type, description: str | None, default: Any = None, package: s
     """Settings of this class from the command line; `default` is an instance, or None for the class's own defaults."""
     name = Path(sys.argv[0]).stem
     prog, defaults = f"python -m {package}.{name}", {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=prog, description=description, config=FLAGS, **defaults)
+    with (
+        warnings.catch_warnings()
+    ):  # tyro's, of the defaults of fields that are no options, such as a condition's parts
+        warnings.filterwarnings("ignore", "The field `architecture")
+        return tyro.cli(kind, prog=prog, description=description, config=FLAGS, **defaults)
 
 
 def protected(main: Callable[[], object]) -> None:

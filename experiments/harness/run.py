@@ -65,7 +65,8 @@ class Run:
         config, written = self.config, self.out / "config.json"
         if config.sweep is not None and written.exists():  # beside the models that an earlier sweep left there
             config = cvae.replace(config, models=runs.read_config(self.out).models | config.models)
-        runs.write_json(written, cvae.settings.to_json(config))
+        if config.sweep is not None or not written.exists():
+            runs.write_json(written, cvae.settings.to_json(config))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,6 +125,8 @@ class Run:
         with deferred() as signal, checkpoints.Checkpointer(folder) as checkpointer:
             progress = self._restore(checkpointer, like, facts)
             history = [] if progress is None else progress.history
+            if self.config.sweep is None:  # once the data are known to be the same: it may ask for more epochs
+                runs.write_json(self.out / "config.json", cvae.settings.to_json(self.config))
             runs.rewrite_metrics(self.out, name, history)
             over = fitting.ended(like.training, history)
             if progress is not None:

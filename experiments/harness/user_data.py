@@ -91,7 +91,7 @@ class UserData:
         """The columns of rows; those of an array have numbers for names."""
         if self.schema is not None:
             return self.schema.modelled
-        kind: Any = "real" if "normal" in type(base_of(self.likelihood)).__name__.lower() else "binary"
+        kind: Any = "real" if isinstance(base_of(self.likelihood), cvae.Normal) else "binary"
         return tuple(Column(f"column {k}", kind, categories=("0", "1")) for k in range(self.event_shape[0]))
 
     def conditions(self, c: Mapping[str, np.ndarray]) -> dict[Column, np.ndarray]:
@@ -119,7 +119,8 @@ def base_of(likelihood: cvae.Likelihood) -> cvae.Likelihood:
 
 def name_of(options: Input) -> str:
     """The name of the data, after their file or folder, without what a run folder cannot have in its name."""
-    return re.sub(r"[^\w.+-]", "_", options.data.resolve().stem)
+    path = options.data.resolve()
+    return re.sub(r"[^\w.+-]", "_", path.name if path.is_dir() else path.stem)
 
 
 def split(options: Input, name: str, size: int) -> Rows:
