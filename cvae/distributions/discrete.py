@@ -1,4 +1,4 @@
-"""Discrete densities: counts, categories, and 8-bit pixels. See `distributions` for the conventions."""
+"""Discrete densities: counts, categories, and 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammaln
 
-from cvae.distributions import Distribution, distribution
+from cvae.distributions.base import Distribution, distribution
 
 
 @distribution

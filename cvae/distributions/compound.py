@@ -1,4 +1,4 @@
-"""Densities composed of others: of exponentials, of the columns of a table, of what is not missing."""
+"""Densities composed of others: in other units, of the columns of a table, of some of the elements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,74 @@ import numpy as np
 from jax import Array, lax
 
 from cvae import checks
-from cvae.distributions import Distribution, Normal, Standardized, distribution
+from cvae.distributions.base import Distribution, distribution
+from cvae.distributions.gaussian import Normal
+
+
+@distribution
+class Standardized(Distribution):
+    """A density of x = location + scale y, where y has the density `base`; x is in its own units.
+
+        log p(x) = log p_y((x - location) / scale) - log scale,   per element
+
+    An element of scale 0 is constant: it has no density, counts 0 nats, and is drawn as its location. Location and
+    scale are numbers per channel, the last axis of x, or one for all; (x - location) is computed in float64 for NumPy
+    arrays, because a large location would cost the digits that vary.
+    """
+
+    base: Distribution
+    location: tuple[float, ...] = field(metadata={"static": True})
+    scale: tuple[float, ...] = field(metadata={"static": True})
+
+    def _per_channel(self, values: tuple[float, ...]) -> Array:
+        return jnp.asarray(np.array(values), self.dtype)
+
+    @property
+    def mean(self) -> Array:
+        """Expected value in the units of x, [B, *event]."""
+        return self._per_channel(self.location) + self._per_channel(self.scale) * self.base.mean
+
+    def cast(self, x: Any) -> Array:
+        """X standardised, in the dtype of the parameters."""
+        return jnp.asarray(standardize(x, self.location, self.scale), self.dtype)
+
+    def log_terms(self, x: Array) -> Array:
+        """Log density of every element in the units of x; here x is standardised already, by `cast`."""
+        scale = np.array(self.scale)
+        log_scale = jnp.asarray(np.log(np.where(scale > 0, scale, 1)), self.dtype)
+        return jnp.where(scale > 0, self.base.log_terms(x) - log_scale, 0)
+
+    def sample(self, key: Array) -> Array:
+        """One draw in the units of x, [B, *event]."""
+        return self._per_channel(self.location) + self._per_channel(self.scale) * self.base.sample(key)
+
+
+def standardize(x: Any, location: tuple[float, ...], scale: tuple[float, ...]) -> Any:
+    """(x - location) / scale, where a scale of 0 is left out, in float64 for NumPy arrays, else in float32 at least.
+
+    Shapes: [..., C], C or 1 numbers each -> [..., C].
+    """
+    is_double = isinstance(x, np.ndarray) or x.dtype == np.float64
+    dtype = np.float64 if is_double else np.float32
+    shift, factor = np.array(location, dtype), np.array([s or 1.0 for s in scale], dtype)
+    return (x.astype(dtype) - shift) / factor
+
+
+def center_and_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every column, float64; the spread of a column is 0 if it does not vary.
+
+    A column varies if it differs by more than the rounding of float64 at its size, so Unix times minutes apart do.
+    Missing values, NaN, are left out.
+
+    Shapes: [N, D] -> [D], [D].
+    """
+    present = np.isfinite(values)
+    values = np.where(present.any(axis=0), values, 0.0)
+    first = np.take_along_axis(values, present.argmax(axis=0)[None], axis=0)[0]
+    mean = first + np.nanmean(values - first, axis=0)  # a mean of equal floats is that float
+    spread = np.nanstd(values - mean, axis=0)
+    largest = np.nanmax(np.abs(values), axis=0)
+    return mean, np.where(spread > 8 * np.finfo(np.float64).eps * largest, spread, 0.0)
 
 
 @distribution
@@ -100,6 +167,45 @@ class Columns(Distribution):
         rows = max(len(value) for value in values)
         joined = jnp.concatenate([jnp.broadcast_to(value, (rows, *value.shape[1:])) for value in values], axis=1)
         return joined[:, order]
+
+
+@distribution
+class Masked(Distribution):
+    """A density of which some elements are observed: only the others are random, and counted."""
+
+    base: Distribution
+    observed: Array  # bool [B, *event], True where x is observed
+    values: Array  # [B, *event], the observed values; not read elsewhere
+
+    @property
+    def mean(self) -> Array:
+        """Expected value, the observed elements as they are, [B, *event]."""
+        return jnp.where(self.observed, jnp.asarray(self.values, self.dtype), self.base.mean)
+
+    @property
+    def dtype(self) -> Any:
+        """That of the base."""
+        return self.base.dtype
+
+    def check(self, x: Any) -> None:
+        """Refuse events that the base refuses; x may be anything where it is observed."""
+        array, observed = checks.values(x), checks.values(self.observed)
+        if array is not None and observed is not None and array.shape[1:] == observed.shape[1:]:
+            rows = {len(array), len(observed)}
+            x = np.where(observed, np.zeros((), array.dtype), array) if len(rows | {1}) <= 2 else x
+        self.base.check(x)
+
+    def cast(self, x: Any) -> Array:
+        """X as the base takes it, and 0 where it is observed, so that NaN there reaches no gradient."""
+        return jnp.where(self.observed, 0, self.base.cast(x))
+
+    def log_terms(self, x: Array) -> Array:
+        """Log density of every element, 0 where it is observed."""
+        return jnp.where(self.observed, 0, self.base.log_terms(x))
+
+    def sample(self, key: Array) -> Array:
+        """Draws of the elements that are not observed, the others as they are, [B, *event]."""
+        return jnp.where(self.observed, jnp.asarray(self.values, self.dtype), self.base.sample(key))
 
 
 @distribution
