@@ -67,11 +67,16 @@ class Distribution:
         self.check(x)
         return sum_event(self.log_terms(self.cast(x)))
 
+    @property
+    def spec(self) -> Spec:
+        """What events must be."""
+        return Spec(self.shape[1:], "real", *self.support)
+
     def check(self, x: Any) -> None:
         """Refuse events of another shape, or outside the support."""
-        rows, *event = self.shape
+        rows = self.shape[0]
         batch = None if rows == 1 or getattr(x, "shape", (0,))[:1] == (1,) else rows
-        Spec(tuple(event), "real", *self.support).check("x", x, batch)
+        self.spec.check("x", x, batch)
 
     def cast(self, x: Any) -> Array:
         """X in the dtype of the parameters."""

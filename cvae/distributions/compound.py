@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from cvae import checks
+from cvae.checks import SMALLEST, Spec
 from cvae.distributions.base import Distribution, distribution
 from cvae.distributions.gaussian import Normal
 
@@ -31,13 +32,20 @@ class Standardized(Distribution):
     location: tuple[float, ...] = field(metadata={"static": True})
     scale: tuple[float, ...] = field(metadata={"static": True})
 
-    def _per_channel(self, values: tuple[float, ...]) -> Array:
-        return jnp.asarray(np.array(values), self.dtype)
+    @property
+    def locations(self) -> Array:
+        """The location as an array, [C] or [1]."""
+        return jnp.asarray(np.array(self.location), self.dtype)
+
+    @property
+    def scales(self) -> Array:
+        """The scale as an array, [C] or [1]."""
+        return jnp.asarray(np.array(self.scale), self.dtype)
 
     @property
     def mean(self) -> Array:
         """Expected value in the units of x, [B, *event]."""
-        return self._per_channel(self.location) + self._per_channel(self.scale) * self.base.mean
+        return self.locations + self.scales * self.base.mean
 
     def cast(self, x: Any) -> Array:
         """X standardised, in the dtype of the parameters."""
@@ -51,7 +59,7 @@ class Standardized(Distribution):
 
     def sample(self, key: Array) -> Array:
         """One draw in the units of x, [B, *event]."""
-        return self._per_channel(self.location) + self._per_channel(self.scale) * self.base.sample(key)
+        return self.locations + self.scales * self.base.sample(key)
 
 
 def standardize(x: Any, location: tuple[float, ...], scale: tuple[float, ...]) -> Any:
@@ -87,30 +95,38 @@ class LogNormal(Distribution):
     """Independent positive elements whose logarithm is Gaussian.
 
     log p(x) = log N(log x; location + scale m, scale s) - log x
+
+    An element of scale 0 is constant, and counts 0 nats.
     """
 
-    base: Standardized  # of log x
-    support: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    base: Standardized  # of log x, with a Normal inside
+    support: ClassVar[tuple[float, float]] = (SMALLEST, math.inf)
 
     @property
     def mean(self) -> Array:
         """Expected value, exp(mean + variance / 2) of log x, [B, *event]."""
         assert isinstance(self.base.base, Normal)
-        spread = jnp.asarray(np.array(self.base.scale), self.dtype) * self.base.base.std
-        return jnp.exp(jnp.minimum(self.base.mean + 0.5 * spread**2, 80.0))  # finite in float32
+        std = self.base.scales * self.base.base.std
+        return _bounded_exp(self.base.mean + 0.5 * std**2)
 
     def cast(self, x: Any) -> Array:
-        """Log x, in the dtype of the parameters."""
-        x = x.astype(np.float64) if isinstance(x, np.ndarray) else jnp.asarray(x, self.dtype)
-        return jnp.asarray(np.log(x) if isinstance(x, np.ndarray) else jnp.log(x), self.dtype)
+        """Log x, standardised: in float64 for NumPy arrays."""
+        log = np.log(x.astype(np.float64)) if isinstance(x, np.ndarray) else jnp.log(jnp.asarray(x, self.dtype))
+        return self.base.cast(log)
 
     def log_terms(self, x: Array) -> Array:
-        """Log density of every element in the units of x; here x is log x already, by `cast`."""
-        return self.base.log_terms(self.base.cast(x)) - x
+        """Log density of every element in the units of x; here x is log x standardised already, by `cast`."""
+        log = self.base.locations + self.base.scales * x
+        return self.base.log_terms(x) - jnp.where(self.base.scales > 0, log, 0)
 
     def sample(self, key: Array) -> Array:
         """One draw, [B, *event]."""
-        return jnp.exp(jnp.minimum(self.base.sample(key), 80.0))
+        return _bounded_exp(self.base.sample(key))
+
+
+def _bounded_exp(log: Array) -> Array:
+    """The exponential, finite in float32."""
+    return jnp.exp(jnp.minimum(log, 80.0))
 
 
 @distribution
@@ -135,12 +151,10 @@ class Columns(Distribution):
         """Expected values, [B, D]; of categories the most probable."""
         return self._join([part.mean for part in self.parts])
 
-    def check(self, x: Any) -> None:
-        """Refuse rows of another number of columns, or outside a column's support."""
-        rows, event = self.shape
-        checks.Spec((event,), "real").check("x", x, None if rows == 1 or len(x) == 1 else rows)
-        for part, columns in zip(self.parts, self.columns, strict=True):
-            part.check(x[:, np.array(columns)])
+    @property
+    def spec(self) -> Spec:
+        """Those of the columns."""
+        return Spec.of_columns([part.spec for part in self.parts], self.columns)
 
     def cast(self, x: Any) -> Array:
         """Every column as its density takes it."""
@@ -181,6 +195,11 @@ class Masked(Distribution):
     def mean(self) -> Array:
         """Expected value, the observed elements as they are, [B, *event]."""
         return jnp.where(self.observed, jnp.asarray(self.values, self.dtype), self.base.mean)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, *event)."""
+        return tuple(np.broadcast_shapes(self.base.shape, self.observed.shape))
 
     @property
     def dtype(self) -> Any:
@@ -229,23 +248,16 @@ class Missing(Distribution):
         """Expected value, also of elements that are missing in some x, [B, *event]."""
         return self.base.mean
 
-    def check(self, x: Any) -> None:
-        """Refuse events that the base refuses, whatever their missing elements were."""
-        array = checks.values(x)
-        if array is not None and array.dtype.kind == "f":
-            x = np.where(np.isnan(array), np.asarray(self._legal, array.dtype), array)
-        self.base.check(x)
-
     @property
-    def _legal(self) -> Array:
-        """Values inside the support, to compute with where there is none: NaN would spoil the gradient."""
-        return lax.stop_gradient(jnp.nan_to_num(self.base.mean))
+    def spec(self) -> Spec:
+        """That of the base, or NaN."""
+        return self.base.spec.with_missing()
 
     def log_terms(self, x: Array) -> Array:
         """Log density of every element, 0 where it is missing."""
         missing = jnp.isnan(x)
-        legal = self.base.cast(self._legal)
-        return jnp.where(missing, 0, self.base.log_terms(jnp.where(missing, legal, x)))
+        # NaN would spoil the gradient, even of what is not taken; 0 has a density in every family, as it is cast.
+        return jnp.where(missing, 0, self.base.log_terms(jnp.where(missing, 0, x)))
 
     def cast(self, x: Any) -> Array:
         """X as the base takes it, NaN where it is missing."""
