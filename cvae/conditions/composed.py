@@ -19,10 +19,10 @@ from cvae.settings import chosen_by_name, replace, setting
 
 @setting
 class Optional(Condition):
-    """A condition that may be missing: NaN in place of its numbers, or -1 in place of its label.
+    """A condition that may be missing: NaN in place of its numbers (of any of them), or -1 in place of its label.
 
-    In training it is dropped at random, so that one model serves with it and without: what it then samples is
-    p(x) averaged over the condition. Networks see 0 in its place, and whether it is there.
+    In training it is dropped at random, so that one model serves with it and without it: without, it is p(x) averaged
+    over the condition. Networks see 0 in its place, and whether it is there.
     """
 
     base: chosen_by_name(Condition)  # type: ignore[valid-type]
@@ -43,20 +43,29 @@ class Optional(Condition):
     def spec(self) -> dict[str, Spec]:
         """That of the base, or NaN or -1."""
         spec: Spec = self.base.spec[self.name]
-        return {self.name: spec._replace(low=-1) if spec.kind == "integer" else spec._replace(missing=True)}
+        return {self.name: spec._replace(low=-1) if self._is_label else spec.with_missing()}
+
+    @property
+    def _is_label(self) -> bool:
+        return isinstance(self.base, Label)
 
     def augment(self, key: Array, x: Array, c: Conditions) -> Conditions:
         """Drop it from some examples."""
-        value = jnp.asarray(c[self.name])
-        missing = -1 if value.dtype.kind in "iu" else jnp.nan
-        dropped = jax.random.bernoulli(key, np.float32(self.drop_prob), (len(value), *[1] * (value.ndim - 1)))
-        return {**c, self.name: jnp.where(dropped, jnp.asarray(missing, value.dtype), value)}
+        values = jnp.asarray(self.spec[self.name].cast(c[self.name]))
+        dropped = jax.random.bernoulli(key, np.float32(self.drop_prob), (len(values), *[1] * (values.ndim - 1)))
+        missing = jnp.asarray(-1 if self._is_label else jnp.nan, values.dtype)
+        return {**c, self.name: jnp.where(dropped, missing, values)}
 
     def encode(self, c: Conditions) -> Features:
-        """The features of the base, 0 where it is missing, and 1 where it is there."""
-        features = self.base.encode(c).numbers
-        known = ~jnp.isnan(features).any(axis=1, keepdims=True)
-        return numbers(jnp.concatenate([jnp.where(known, features, 0), known.astype(features.dtype)], axis=1))
+        """The features of the base, 0 where it is missing, and 1 where it is there.
+
+        Shapes: c[name] [B] or [B, dim] -> [B, F + 1], for F features of the base.
+        """
+        values, features = jnp.asarray(c[self.name]), self.base.encode(c).numbers
+        # Not what is NaN among the features of a label: one out of range stays NaN, which shows.
+        missing = (values == -1)[:, None] if self._is_label else jnp.isnan(features).any(axis=1, keepdims=True)
+        known = (~missing).astype(features.dtype)
+        return numbers(jnp.concatenate([jnp.where(missing, 0, features), known], axis=1))
 
     @property
     def origin(self) -> dict[str, tuple[float, ...]]:

@@ -118,10 +118,14 @@ class Exposure(Condition):
 
     @classmethod
     def fitted(cls, values: Any, name: str = "exposure") -> Exposure:
-        """The condition with location and scale of the logarithm of `values`, [N]."""
+        """The condition with location and scale of the logarithm of `values`, [N].
+
+        Raises:
+            ValueError: not positive numbers of shape [N].
+        """
         Spec((), low=SMALLEST).check(f"c[{name!r}]", values)
         (mean,), (std,) = center_and_spread(np.log(np.asarray(values, np.float64))[:, None])
-        return cls(float(mean), float(std) or 1.0, name)
+        return cls(float(mean), float(std) or 1.0, name)  # a constant is as good as a standard deviation of 1
 
     @property
     def spec(self) -> dict[str, Spec]:

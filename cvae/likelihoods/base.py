@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cvae import checks
 from cvae.checks import Spec
 from cvae.distributions import Distribution
 from cvae.settings import setting
@@ -51,3 +52,9 @@ class Likelihood:
         data set is subtracted in float64 on the host, and the densities stay the same.
         """
         return self
+
+
+def check_channels(name: str, values: tuple[float, ...], event_shape: tuple[int, ...]) -> None:
+    """Refuse other than one number per channel, the last axis of x, or one for all."""
+    rule = f"have 1 or {event_shape[-1]} numbers"
+    checks.require(len(values) in (1, event_shape[-1]), name, rule, len(values))

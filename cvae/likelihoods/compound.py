@@ -33,41 +33,46 @@ class Columns(Likelihood):
         checks.require(pairs, "columns", f"hold the columns of each of the {len(self.parts)} parts", self.columns)
         numbers = sorted(number for columns in self.columns for number in columns)
         checks.require(numbers == list(range(len(numbers))), "columns", "hold every column once", self.columns)
+        simple = not any(isinstance(part, Columns | Missing) for part in self.parts)
+        checks.require(simple, "parts", "be other than Columns and Missing, which is around it", self.parts)
+
+    @property
+    def _each(self) -> list[tuple[Any, tuple[int, ...]]]:
+        """Every part with its columns."""
+        return list(zip(self.parts, self.columns, strict=True))
 
     def num_outputs(self, event_shape: tuple[int, ...]) -> int:
         """The outputs of all parts."""
         count = sum(map(len, self.columns))
-        checks.require(
-            event_shape == (count,), "event_shape", f"be ({count},), the columns of the likelihood", event_shape
-        )
+        rule = f"be ({count},), the columns of the likelihood"
+        checks.require(event_shape == (count,), "event_shape", rule, event_shape)
         return sum(self._outputs())
 
     def _outputs(self) -> list[int]:
-        return [part.num_outputs((len(columns),)) for part, columns in zip(self.parts, self.columns, strict=True)]
+        return [part.num_outputs((len(columns),)) for part, columns in self._each]
 
     def features(self, x: Any) -> Array:
         """The features of the parts side by side, [B, D] -> [B, F]."""
-        each = zip(self.parts, self.columns, strict=True)
-        return jnp.concatenate([part.features(x[:, np.array(columns)]) for part, columns in each], axis=-1)
+        return jnp.concatenate([part.features(x[:, np.array(columns)]) for part, columns in self._each], axis=-1)
 
     def distribution(self, outputs: Array, event_shape: tuple[int, ...]) -> Distribution:
         """Shapes: [B, num_outputs] -> over [B, D]."""
         split = jnp.split(outputs, np.cumsum(self._outputs())[:-1], axis=1)
-        each = zip(self.parts, split, self.columns, strict=True)
-        return distributions.Columns(tuple(part.distribution(of, (len(k),)) for part, of, k in each), self.columns)
+        parts = [
+            part.distribution(part_outputs, (len(columns),))
+            for (part, columns), part_outputs in zip(self._each, split, strict=True)
+        ]
+        return distributions.Columns(tuple(parts), self.columns)
 
     def spec(self, event_shape: tuple[int, ...]) -> Spec:
         """Those of the columns."""
-        specs: dict[int, Spec] = {}
-        for part, columns in zip(self.parts, self.columns, strict=True):
-            specs |= dict.fromkeys(columns, part.spec((len(columns),))._replace(shape=()))
-        return Spec(event_shape, "real", columns=tuple(specs[k] for k in range(len(specs))))
+        return Spec.of_columns([part.spec((len(columns),)) for part, columns in self._each], self.columns)
 
     @property
     def origin(self) -> tuple[float, ...] | None:
         """Those of the parts, 0 for columns that have none."""
         origin = np.zeros(sum(map(len, self.columns)))
-        for part, columns in zip(self.parts, self.columns, strict=True):
+        for part, columns in self._each:
             if part.origin is not None:
                 origin[list(columns)] = part.origin
         return tuple(origin.tolist()) if origin.any() else None
@@ -90,6 +95,9 @@ class Missing(Likelihood):
     base: chosen_by_name(Likelihood)  # type: ignore[valid-type]
     """the likelihood of an example without missing elements"""
 
+    def __post_init__(self) -> None:
+        checks.require(not isinstance(self.base, Missing), "base", "be other than Missing", checks.shown(self.base))
+
     def num_outputs(self, event_shape: tuple[int, ...]) -> int:
         """Those of the base."""
         return int(self.base.num_outputs(event_shape))
@@ -107,7 +115,7 @@ class Missing(Likelihood):
     def spec(self, event_shape: tuple[int, ...]) -> Spec:
         """That of the base, or NaN."""
         spec: Spec = self.base.spec(event_shape)
-        return spec._replace(missing=True, columns=tuple(column._replace(missing=True) for column in spec.columns))
+        return spec.with_missing()
 
     @property
     def origin(self) -> tuple[float, ...] | None:

@@ -11,9 +11,9 @@ from jax import Array
 from pydantic import Field
 
 from cvae import checks, distributions
-from cvae.checks import Spec
+from cvae.checks import SMALLEST, Spec
 from cvae.distributions import Distribution, center_and_spread, standardize
-from cvae.likelihoods.base import Likelihood
+from cvae.likelihoods.base import Likelihood, check_channels
 from cvae.settings import Finite, NonNegative, setting
 
 
@@ -31,26 +31,40 @@ class Poisson(Likelihood):
     scale: tuple[NonNegative, ...] = (1.0,)
     """standard deviation of log(1 + x), by which features are divided"""
 
+    def __post_init__(self) -> None:
+        same = len(self.location) == len(self.scale) > 0
+        checks.require(same, "scale", f"have one number per location, {len(self.location)}", len(self.scale))
+
     @classmethod
     def fitted(cls, x: Any, exposure: Any = 1.0) -> Poisson:
-        """The likelihood whose mean is that of training examples per unit of exposure.
+        """The likelihood whose mean is that of training examples per unit of exposure; NaN is left out.
 
         Shapes: x [N, *event], exposure [N] or a number.
-        Raises: ValueError if x is not whole numbers from 0 on.
+        Raises: ValueError if x is not whole numbers from 0 on, of at least one axis besides N.
         """
         shape = checks.shape_of("x", x)
         Spec(shape[1:], "whole", 0, missing=True).check("x", x)
+        checks.require(len(shape) > 1 and 0 not in shape, "x", "have shape [N, *event]", shape)
+        checks.scalar("exposure", exposure, shape[0], SMALLEST)
         values = np.asarray(x, np.float64).reshape(-1, shape[-1])
-        exposed = np.broadcast_to(np.asarray(exposure, np.float64).reshape(-1, *[1] * (len(shape) - 1)), shape)
-        total = np.where(np.isfinite(values), exposed.reshape(values.shape), 0).sum(axis=0)
-        mean = np.maximum(np.nansum(values, axis=0), 0.5) / np.maximum(total, 1e-30)
+        per_row = np.asarray(exposure, np.float64).reshape(-1, *[1] * (len(shape) - 1))
+        exposed = np.where(np.isnan(values), 0, np.broadcast_to(per_row, shape).reshape(values.shape)).sum(axis=0)
+        # Half a count where there is none, so that the logarithm is finite; 1 where nothing is known.
+        total = np.where(exposed > 0, np.maximum(np.nansum(values, axis=0), 0.5), 1)
+        mean = total / np.where(exposed > 0, exposed, 1)
         spread = center_and_spread(np.log1p(values))[1]
         return cls(tuple(np.log(mean).tolist()), tuple(spread.tolist()))
 
+    def num_outputs(self, event_shape: tuple[int, ...]) -> int:
+        """A mean per element."""
+        check_channels("location", self.location, event_shape)
+        return math.prod(event_shape)
+
     def features(self, x: Any) -> Array:
         """log((1 + x) / (1 + mean)), in units of its standard deviation."""
-        centre = tuple(math.log1p(math.exp(min(location, 80.0))) for location in self.location)
-        return jnp.asarray(standardize(np.log1p(x) if isinstance(x, np.ndarray) else jnp.log1p(x), centre, self.scale))
+        centre = tuple(np.logaddexp(0, self.location).tolist())
+        log = np.log1p(x) if isinstance(x, np.ndarray) else jnp.log1p(x)
+        return jnp.asarray(standardize(log, centre, self.scale))
 
     def distribution(self, outputs: Array, event_shape: tuple[int, ...]) -> Distribution:
         """Shapes: [B, D] -> over [B, *event]."""
@@ -70,7 +84,7 @@ class NegativeBinomial(Poisson):
 
     def num_outputs(self, event_shape: tuple[int, ...]) -> int:
         """A mean and a size per element."""
-        return 2 * math.prod(event_shape)
+        return 2 * super().num_outputs(event_shape)
 
     def distribution(self, outputs: Array, event_shape: tuple[int, ...]) -> Distribution:
         """Shapes: [B, 2 D] -> over [B, *event]."""
@@ -91,7 +105,8 @@ class Categorical(Likelihood):
 
     def features(self, x: Any) -> Array:
         """One-hot, [B, *event] -> [B, *event[:-1], event[-1] * num_classes]; 0 throughout for a missing element."""
-        one_hot = jnp.asarray(x)[..., None] == jnp.arange(self.num_classes)
+        x = jnp.asarray(x)
+        one_hot: Array = x[..., None] == jnp.arange(self.num_classes, dtype=x.dtype)
         return one_hot.reshape(*x.shape[:-1], -1).astype(jnp.float32)
 
     def distribution(self, outputs: Array, event_shape: tuple[int, ...]) -> Distribution:

@@ -14,11 +14,12 @@ from pydantic import Field
 from cvae import checks, distributions
 from cvae.checks import SMALLEST, Spec
 from cvae.distributions import Distribution, Standardized, center_and_spread, standardize
-from cvae.likelihoods.base import Likelihood
+from cvae.likelihoods.base import Likelihood, check_channels
 from cvae.settings import Finite, NonNegative, replace, setting
 
 # The standard deviation of standardised x: beyond this range squares of gradients leave float32.
 Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
+LEAST_LOG_SCALE = 1e-4  # standard deviation of a logarithm; x in float32 is exact to 6e-8 of its size
 
 
 @setting
@@ -52,6 +53,7 @@ class Normal(Likelihood):
         """The likelihood with location and scale of training examples, per channel (the last axis).
 
         A channel that never varies gets scale 0: it has no density, counts 0 nats, and is drawn as its constant.
+        Missing elements, NaN, are left out.
 
         Shapes: [N, *event].
         Raises: ValueError if x is not real numbers of at least one axis besides N, or nothing in it varies.
@@ -66,8 +68,7 @@ class Normal(Likelihood):
 
     def num_outputs(self, event_shape: tuple[int, ...]) -> int:
         """A mean per element of x, and its scale if that is learned."""
-        channels = {1, event_shape[-1]}
-        checks.require(len(self.scale) in channels, "scale", f"have 1 or {event_shape[-1]} numbers", len(self.scale))
+        check_channels("scale", self.scale, event_shape)
         return math.prod(event_shape) * (1 if self.std is not None else 2)
 
     def features(self, x: Any) -> Array:
@@ -109,14 +110,20 @@ class LogNormal(Normal):
 
     @classmethod
     def fitted(cls, x: Any, **fields: Any) -> LogNormal:
-        """The likelihood with location and scale of the logarithm of training examples.
+        """The likelihood with location and scale of the logarithm of training examples; NaN is left out.
 
         Shapes: [N, *event].
-        Raises: ValueError as `Normal.fitted`, or if a value is not above 0.
+        Raises: ValueError as `Normal.fitted`, or if a value is not above 0, or the logarithm varies less than float32
+            can hold on a device.
         """
         shape = checks.shape_of("x", x)
         Spec(shape[1:], low=SMALLEST, missing=True).check("x", x)
-        return super().fitted(np.log(np.asarray(x, np.float64)), **fields)  # type: ignore[return-value]
+        found = super().fitted(np.log(np.asarray(x, np.float64)), **fields)
+        assert isinstance(found, LogNormal)
+        narrow = [scale for scale in found.scale if 0 < scale < LEAST_LOG_SCALE]
+        rule = f"vary by {LEAST_LOG_SCALE:g} of its size at least (or be scored by a Normal)"
+        checks.require(not narrow, "x", rule, f"{min(narrow, default=0):.3g}")
+        return found
 
     def features(self, x: Any) -> Array:
         """(log x - location) / scale."""
@@ -134,7 +141,7 @@ class LogNormal(Normal):
 
     @property
     def origin(self) -> None:
-        """None: the logarithm has digits enough."""
+        """None: `fitted` has seen to it that the logarithm has digits enough."""
         return None
 
     def at_origin(self) -> LogNormal:
