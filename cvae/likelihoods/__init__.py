@@ -5,11 +5,14 @@ which distribution the decoder's outputs parametrise (`distribution`), and which
 with these four, defined anywhere, can be passed to `Architecture(likelihood=...)`. Densities are `distributions`'.
 """
 
+# In the order in which an error message offers them.
+# isort: off
 from cvae.likelihoods.base import Likelihood
-from cvae.likelihoods.compound import Columns, Missing
-from cvae.likelihoods.discrete import Categorical, NegativeBinomial, Poisson
 from cvae.likelihoods.pixels import Bernoulli, CategoricalPixels, ContinuousBernoulli, DiscretizedLogistic
 from cvae.likelihoods.real import LogNormal, Normal
+from cvae.likelihoods.discrete import Categorical, NegativeBinomial, Poisson
+from cvae.likelihoods.compound import Columns, Missing
+# isort: on
 
 __all__ = [
     "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "ContinuousBernoulli", "DiscretizedLogistic",
