@@ -11,7 +11,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -142,7 +142,20 @@ class Spec(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
     missing: bool = False  # whether NaN is allowed, for a missing value
-    columns: tuple[Spec, ...] = ()  # of each entry of the last axis, where they differ
+    columns: tuple[Spec, ...] = ()  # of each entry of the last axis, where they differ; without shapes
+
+    @classmethod
+    def of_columns(cls, parts: Sequence[Spec], columns: Sequence[Sequence[int]]) -> Spec:
+        """Rows of a table, [B, D], from the specs of groups of columns and the numbers of their columns."""
+        specs = {number: part for part, numbers in zip(parts, columns, strict=True) for number in numbers}
+        each = [specs[number]._replace(shape=()) for number in range(len(specs))]
+        # 255ths are a matter of images: in a table, an integer stands for itself.
+        each = [spec._replace(kind="real") if spec.kind == "pixels" else spec for spec in each]
+        return cls((len(each),), "real", columns=tuple(each))
+
+    def with_missing(self) -> Spec:
+        """The same, with NaN allowed everywhere."""
+        return self._replace(missing=True, columns=tuple(column.with_missing() for column in self.columns))
 
     def check(self, name: str, x: Any, batch: int | None = None) -> int:
         """Refuse an array that does not meet this spec, or has another batch size than `batch`; returns its own.
@@ -152,9 +165,8 @@ class Spec(NamedTuple):
         """
         shape = shape_of(name, x)
         expected = "[" + ", ".join(["B", *map(str, self.shape)]) + "]"
-        require(
-            shape[1:] == self.shape and len(shape) > 0, name, f"have shape {expected}", f"{shape}{self._hint(shape)}"
-        )
+        fits = shape[1:] == self.shape and len(shape) > 0
+        require(fits, name, f"have shape {expected}", f"{shape}{self._hint(shape)}")
         require(shape[0] > 0, name, "hold at least one example", f"shape {shape}")
         require(batch in (None, shape[0]), name, f"hold one entry per example of x, {batch}", shape[0])
         fits = {
@@ -166,11 +178,8 @@ class Spec(NamedTuple):
         }[self.kind]
         require(fits, name, self.rule, f"{x.dtype} values")
         array = values(x)
-        if (
-            array is not None
-            and self.kind != "mask"
-            and array.dtype not in (bool, np.uint8 if self.kind == "pixels" else bool)
-        ):
+        always = array is None or array.dtype == bool or (self.kind == "pixels" and array.dtype == np.uint8)
+        if array is not None and not always:
             self._check_values(name, array)
             for number, column in enumerate(self.columns):
                 column._check_values(f"{name}[..., {number}]", array[..., number])
@@ -204,13 +213,14 @@ class Spec(NamedTuple):
         """What the values must be, in words."""
         if self.kind == "mask":
             return "be boolean, True where x is observed"
+        missing = ", or NaN for a missing value" if self.missing else ""
         if self._is_whole:
             words = {"integer": "integers", "whole": "whole numbers"}[self.kind]
-            return f"be {words} in [{self.low:g}, {self.high:g})"
+            return f"be {words} in [{self.low:g}, {self.high:g}){missing}"
         what = {"pixels": "be floats, or uint8 in 255ths", "real": "be real numbers"}[self.kind]
         bounded = self.low > -math.inf or self.high < math.inf
-        finite = "all finite or NaN for a missing value" if self.missing else "all finite"
-        return f"{what}, in [{self.low:g}, {self.high:g}]" if bounded else f"{what}, {finite}"
+        where = f"in [{self.low:g}, {self.high:g}]" if bounded else "all finite"
+        return f"{what}, {where}{missing}"
 
     def _hint(self, shape: tuple[int, ...]) -> str:
         if self.kind == "integer" and self.high < math.inf and shape[1:] == (int(self.high),):

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from cvae import checks
 from cvae.conditions import Condition, Image, Unconditional
-from cvae.likelihoods import Bernoulli, Likelihood
+from cvae.likelihoods import Bernoulli, Likelihood, Missing
 from cvae.networks import BODIES
 from cvae.schema import Schema
 from cvae.settings import Count, CountOrZero, Fraction, NonNegative, Positive, Seed, chosen_by_name, setting
@@ -61,6 +61,12 @@ class Architecture:
             if isinstance(part, Image):
                 rule = f"be an image of x's shape {self.event_shape}"
                 checks.require(part.event_shape == self.event_shape, "condition", rule, part.event_shape)
+                rule = "be other than Missing where c holds a part of x (mark that as missing, without an Image)"
+                checks.require(not isinstance(self.likelihood, Missing), "likelihood", rule, "Missing")
+        if self.schema is not None:
+            count = len(self.schema.modelled)
+            rule = f"be ({count},), the modelled columns of the schema"
+            checks.require(self.event_shape == (count,), "event_shape", rule, self.event_shape)
         unconditional = not self.condition.spec
         learned = self.prior == "learned"
         checks.require(not (learned and unconditional), "prior", "be standard without a condition", "learned")

@@ -21,7 +21,6 @@ from cvae.conditions import Conditions, Features, FeatureSizes
 from cvae.config import Architecture
 from cvae.distributions import Distribution, Latents, Masked, Normal
 from cvae.networks import Params
-from cvae.tables import read_table
 
 
 class CVAE(NamedTuple):
@@ -72,7 +71,7 @@ def make(architecture: Architecture) -> CVAE:
 
 @cache
 def _make(architecture: Architecture) -> CVAE:
-    condition, likelihood, event_shape = architecture.condition, architecture.likelihood, architecture.event_shape
+    condition, likelihood = architecture.condition, architecture.likelihood
     body, sizes = networks.BODIES[architecture.body], feature_sizes(architecture)
     parts = {"decoder": networks.decoder(body, architecture, sizes)}
     if architecture.latent_size > 0:
@@ -115,24 +114,25 @@ def _make(architecture: Architecture) -> CVAE:
         nothing = features.numbers[:, :0]
         if "guess" not in parts:
             return nothing
-        px = density(parts["guess"].apply(params["guess"], nothing, features), c)
+        px = density(architecture, parts["guess"].apply(params["guess"], nothing, features), c)
         return jnp.asarray(likelihood.features(px.mean), dtype_of(params))
-
-    def density(outputs: Array, c: Conditions) -> Distribution:
-        """p(x | z, c) from the decoder's outputs, of which c may observe a part."""
-        px = likelihood.distribution(outputs, event_shape)
-        if (exposure := condition.exposure(c)) is not None:
-            px = px.with_exposure(exposure)
-        observed = condition.observed(c)
-        return px if observed is None else Masked(px, *observed)
 
     def decode(params: Params, z: Array, c: Conditions) -> Distribution:
         batch = Spec((architecture.latent_size,)).check("z", z)
         checks.arrays("c", c, condition.spec, batch if condition.spec else None)
         outputs = parts["decoder"].apply(params["decoder"], jnp.asarray(z, dtype_of(params)), features_of(params, c))
-        return density(outputs, c)
+        return density(architecture, outputs, c)
 
     return CVAE(init, encode, prior, decode, architecture)
+
+
+def density(architecture: Architecture, outputs: Array, c: Conditions) -> Distribution:
+    """p(x | z, c) from the decoder's outputs [B, num_outputs]: with the exposure of c, without what c holds of x."""
+    px = architecture.likelihood.distribution(outputs, architecture.event_shape)
+    if (exposure := architecture.condition.exposure(c)) is not None:
+        px = px.with_exposure(exposure)
+    observed = architecture.condition.observed(c)
+    return px if observed is None else Masked(px, *observed)
 
 
 def standard_normal(batch: int, size: int, dtype: Any) -> Normal:
@@ -167,7 +167,7 @@ def check_examples(architecture: Architecture | None, x: Any, c: Any) -> tuple[A
     if architecture is None:
         return x, c
     if architecture.schema is not None and not isinstance(x, np.ndarray | jax.Array):
-        x, c = architecture.schema.encode(read_table(x))
+        x, c = architecture.schema.encode(x)
     spec, specs = architecture.likelihood.spec(architecture.event_shape), architecture.condition.spec
     batch = spec.check("x", x)
     checks.arrays("c", c, specs, batch)

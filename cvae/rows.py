@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 
 from cvae import checks
+from cvae.columns import Column
 from cvae.conditions import Conditions, Optional
 from cvae.config import Architecture, parts_of
 from cvae.model import CVAE, check_examples
-from cvae.schema import Column, Schema
+from cvae.schema import Schema
 from cvae.tables import read_table
 
 Rows = Any  # a polars or pandas data frame, or a dict of arrays

@@ -102,7 +102,8 @@ def chosen_by_name(base: type) -> Any:
             kind = str(value.get("kind"))
             one_of("kind", kind, known)
             return from_json(known[kind], {key: entry for key, entry in value.items() if key != "kind"}, kind)
-        examples = " or ".join(f"cvae.{name}(...)" for name in list(known)[:3])
+        families: list[type] = base.__subclasses__()
+        examples = " or ".join(f"cvae.{family.__name__}(...)" for family in families[:3])
         rule = f"be a cvae.{base.__name__}, such as {examples}"
         require(isinstance(value, base), base.__name__.lower(), rule, shown(value))
         return value

@@ -53,7 +53,7 @@ from experiments.harness.user_figures import figures
 from experiments.measures import baselines
 
 # Defaults for tables
-TABLE_STEPS = 8_000  # of training
+TABLE_STEPS = 5_000  # of training
 TABLE_ARCHITECTURE = cvae.Architecture(body="residual", hidden=(256, 256), latent_size=16)
 TABLE_TRAINING = cvae.Training(
     batch_size=200, learning_rate=1e-3, schedule="warmup_cosine", clip_norm=10.0, ema_decay=0.999

@@ -27,7 +27,7 @@ import cvae
 from cvae import checks, use
 from cvae.config import Architecture
 from cvae.settings import Count, NonNegative, Seed, setting
-from cvae.tables import SUFFIXES, read_table
+from cvae.tables import SUFFIXES
 from experiments.harness import cli, files
 
 LOWEST = 5  # rows that the report of `score` shows

@@ -3,7 +3,8 @@
     z | c ~ N(m0 + M f(c), diag(s0^2)),   x | z, c ~ N(W z + V f(c), noise^2 I),   f(c) the features of the condition
 
 The model's features come from the library's condition, those of the exact answer from a few lines of NumPy. With an
-image condition the decoder's distribution is `Masked`, and the exact answer the density of the hidden elements alone.
+image condition the decoder's distribution is `Masked`, and the exact answer the density of the hidden elements alone;
+with missing elements it is `Missing`, and the exact answer that of the others.
 
 Sizes all differ (batch 3, event 5, latent 2) and the prior is not N(0, I), so that a transpose or a swapped argument
 cannot pass by luck.
@@ -24,11 +25,12 @@ from scipy.stats import multivariate_normal
 
 import cvae
 from cvae.config import parts_of
-from cvae.distributions import Ladder, Masked, Normal
+from cvae.distributions import Ladder, Masked, Missing, Normal
 from cvae.model import feature_sizes
 
 BATCH, EVENT, LATENT = 3, 5, 2
 NOISE = 0.6
+HOLES = np.array([[1, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 1, 1, 0, 1]], bool)  # cells that are missing
 
 ROW = cvae.Continuous(4, name="row")
 CONDITIONS = {
@@ -65,12 +67,12 @@ class LinearGaussian(NamedTuple):
     c: dict
 
     def double(self) -> tuple[dict, np.ndarray, np.ndarray, np.ndarray]:
-        """Parameters, x, features and which elements are hidden, in double precision."""
+        """Parameters, x with 0 where it is missing, features and which elements count, in double precision."""
         params = {name: np.asarray(value, np.float64) for name, value in self.params.items()}
         x = np.asarray(self.x, np.float64)
         f = features(self.model.architecture.condition, self.c)
-        hidden = ~np.asarray(self.c["observed"]) if "observed" in self.c else np.ones(x.shape, bool)
-        return params, x, np.broadcast_to(f, (len(x), f.shape[1])), hidden
+        hidden = ~np.asarray(self.c["observed"]) if "observed" in self.c else ~np.isnan(x)
+        return params, np.nan_to_num(x), np.broadcast_to(f, (len(x), f.shape[1])), hidden
 
     def exact_log_prob(self) -> np.ndarray:
         """Log p(x | c) of what c does not contain, [B], by SciPy."""
@@ -128,7 +130,7 @@ def draw_conditions(condition: cvae.Condition, rng: np.random.Generator, x: np.n
 
 
 @cache
-def linear_gaussian(*, exact: bool, condition: cvae.Condition = ROW) -> LinearGaussian:
+def linear_gaussian(*, exact: bool, condition: cvae.Condition = ROW, missing: bool = False) -> LinearGaussian:
     """A linear-Gaussian model whose encoder is the exact posterior, or one that is wrong on purpose.
 
     An encoder has a diagonal posterior. For the exact one every element of x depends on one latent only, so that the
@@ -155,8 +157,8 @@ def linear_gaussian(*, exact: bool, condition: cvae.Condition = ROW) -> LinearGa
 
     def encode(params, x, c):
         p, observed = prior(params, c), condition.observed(c)
-        hidden = jnp.ones(x.shape) if observed is None else 1.0 - observed[0]
-        residual = (hidden * (x - condition.encode(c).flat @ params["V"].T)) @ params["W"] / NOISE**2
+        hidden = 1.0 - (jnp.isnan(x) if observed is None else observed[0])
+        residual = (hidden * (jnp.nan_to_num(x) - condition.encode(c).flat @ params["V"].T)) @ params["W"] / NOISE**2
         precision = jnp.exp(-2 * p.log_std) + hidden @ params["W"] ** 2 / NOISE**2
         mean = (p.mean * jnp.exp(-2 * p.log_std) + residual) / precision
         return Normal(mean + params["shift"], -0.5 * jnp.log(precision) + params["widen"])
@@ -164,11 +166,16 @@ def linear_gaussian(*, exact: bool, condition: cvae.Condition = ROW) -> LinearGa
     def decode(params, z, c):
         mean = z @ params["W"].T + condition.encode(c).flat @ params["V"].T
         distribution, observed = Normal(mean, jnp.full(mean.shape, np.log(NOISE))), condition.observed(c)
+        if missing:
+            return Missing(distribution)
         return distribution if observed is None else Masked(distribution, *observed)
 
-    architecture = cvae.Architecture((EVENT,), condition, LATENT, likelihood=cvae.Normal(std=NOISE))
+    likelihood = cvae.Missing(cvae.Normal(std=NOISE)) if missing else cvae.Normal(std=NOISE)
+    architecture = cvae.Architecture((EVENT,), condition, LATENT, likelihood=likelihood)
     model = cvae.CVAE(lambda key: params, encode, prior, decode, architecture)
     x = rng.normal(size=(BATCH, EVENT)).astype(np.float32)
+    if missing:
+        x[HOLES] = np.nan
     return LinearGaussian(model, params, x, draw_conditions(condition, rng, x))
 
 

@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 from scipy.stats.contingency import association as scipy_association
 from scipy.stats.contingency import crosstab
 
-from cvae.schema import Column
+from cvae.columns import Column
 from experiments.measures import associations
 
 RNG = np.random.default_rng(8)

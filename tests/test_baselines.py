@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import lognorm, multivariate_normal, nbinom, norm, poisson
 
-from cvae.schema import Column
+from cvae.columns import Column
 from experiments.measures import baselines
 
 RNG = np.random.default_rng(5)

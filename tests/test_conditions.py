@@ -172,6 +172,17 @@ def test_a_constant_column_has_std_0_and_is_centred():
     np.testing.assert_array_equal(np.asarray(condition.encode({"continuous": values}).flat)[:, 1:], 0)
 
 
+def test_two_values_of_bool_are_numbers():
+    """Case 11: a multi-hot condition."""
+    values = RNG.random((50, 3)) < 0.3
+    condition = cvae.Continuous.fitted(values, name="tags")
+    np.testing.assert_allclose(condition.mean, values.mean(axis=0))
+    expected = (values - values.mean(axis=0)) / values.std(axis=0)
+    for array in (values, jnp.asarray(values)):
+        check(condition, {"tags": array}, 50)
+        np.testing.assert_allclose(condition.encode({"tags": array}).flat, expected, atol=1e-5)
+
+
 BAD_FITS = {
     "constant": (np.full((3, 2), 1e9), r"^c\['size'\] must vary, got 1e\+09 in every row"),
     "row": (NUMBERS[:, 0], r"^c\['size'\] must have shape \[N, dim\], got \(3,\) \(add an axis: \[:, None\]\)"),

@@ -116,7 +116,7 @@ CONDITION = (
     r"^condition must be a cvae\.Condition, such as cvae\.Unconditional\(\.\.\.\) or cvae\.Label\(\.\.\.\).* got "
 )
 LIKELIHOOD = (
-    r"^likelihood must be a cvae\.Likelihood, such as cvae\.Bernoulli\(\.\.\.\) .* cvae\.Normal\(\.\.\.\), got "
+    r"^likelihood must be a cvae\.Likelihood, such as cvae\.Bernoulli\(\.\.\.\) or cvae\.Normal\(\.\.\.\) or .*, got "
 )
 BAD_ARCHITECTURES = {
     "no latents": ({"latent_size": 0}, "^latent_size must be at least 1 without a condition, got 0"),

@@ -10,7 +10,6 @@ import pytest
 from scipy import integrate, special, stats
 
 from cvae.distributions import (
-    _SERIES,
     Bernoulli,
     ContinuousBernoulli,
     Ladder,
@@ -22,6 +21,7 @@ from cvae.distributions import (
     kl_terms,
     standardize,
 )
+from cvae.distributions.binary import _SERIES
 
 RNG = np.random.default_rng(0)
 MEAN, LOG_STD, X = RNG.normal(size=(3, 3, 5)).astype(np.float32)

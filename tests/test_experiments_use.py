@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     x, c = found.encode(rows)
     model = cvae.make(
         cvae.Architecture(
-            (x.shape[1],), found.condition(c), 2, (16,), likelihood=found.likelihood(x), schema=found
+            (x.shape[1],), found.condition(c), 2, (16,), likelihood=found.likelihood(x, c), schema=found
         )
     )  # fmt: skip
     training = cvae.Training(epochs=60, batch_size=50, learning_rate=3e-3)

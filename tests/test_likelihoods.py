@@ -147,6 +147,15 @@ def test_a_fitted_normal_learns_its_std_unless_that_is_fixed():
     np.testing.assert_allclose(on_device.scale, cvae.Normal.fitted(DATA["channels"]).scale, rtol=1e-5)
 
 
+def test_missing_elements_are_left_out_of_location_and_scale():
+    x = np.where(RNG.random(DATA["far"].shape) < 0.3, np.nan, DATA["far"])
+    family = cvae.Normal.fitted(x)
+    np.testing.assert_allclose(family.location, np.nanmean(x, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(family.scale, np.nanstd(x, axis=0), rtol=1e-9)
+    with pytest.raises(ValueError, match=r"^x must be floats, .*, all finite, got nan"):
+        family.spec((3,)).check("x", x)  # only `Missing` scores them
+
+
 def test_a_constant_channel_has_scale_0_and_counts_0_nats():
     x = np.stack([DATA["far"][:, 0], np.full(400, 0.1 * 3), np.full(400, 1e9)], axis=1)
     family = cvae.Normal.fitted(x, std=0.5)
@@ -174,7 +183,8 @@ def test_at_the_origin_densities_are_the_same():
 
 BAD_FITS = {
     "constant": (np.full((5, 2), 3.0), "^x must vary, got 3 throughout"),
-    "nan": (np.array([[1.0, np.nan]]), r"^x must be real numbers, all finite, got nan at row 0, element \(1,\)"),
+    "infinite": (np.array([[1.0, np.inf]]), r"^x must be real numbers, all finite.*, got inf at row 0, element \(1,\)"),
+    "missing": (np.array([[1.0, np.nan], [1.0, np.nan]]), "^x must vary, got 1 throughout"),
     "row": (np.ones(3), r"^x must have shape \[N, \*event\], got \(3,\)"),
     "empty": (np.ones((0, 3)), "^x must hold at least one example"),
     "empty event": (np.ones((3, 0)), r"^x must have shape \[N, \*event\], got \(3, 0\)"),

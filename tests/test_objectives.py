@@ -162,6 +162,17 @@ def stated_kl() -> np.ndarray:
     return 0.5 * (np.exp(2 * log_std) + (mean - prior) ** 2 - 1) - log_std
 
 
+def test_missing_elements_are_integrated_out():
+    """Every weight of the exact posterior given the others is log p of the others; the ELBO is below by the KL."""
+    oracle = linear_gaussian(exact=True, missing=True)
+    score = jax.jit(partial(cvae.log_weights, oracle.model, num_samples=7))
+    weights = score(oracle.params, jax.random.key(1), oracle.x, oracle.c)
+    np.testing.assert_allclose(weights.value, np.tile(oracle.exact_log_prob(), (7, 1)), rtol=1e-5)
+    wrong = linear_gaussian(exact=False, missing=True)
+    elbo = draws(wrong, elbo_of(), 5)
+    assert np.all(np.abs(elbo.mean(axis=0) - (wrong.exact_log_prob() - gap(wrong))) < 5 * error(elbo))
+
+
 def test_free_bits_apply_to_the_mean_over_the_batch(key):
     """sum_d max(free_bits, mean_b KL_bd); a prior of one row serves the whole batch."""
     kl, free = stated_kl(), 0.3

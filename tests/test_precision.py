@@ -25,6 +25,7 @@ EVERYTHING = cvae.Training(
     drop_block_prob=0.5,
 )  # fmt: skip
 STATIC = cvae.Training(epochs=2, batch_size=7, schedule="cosine", binarization="static")
+PLAIN = cvae.Training(epochs=1, batch_size=7)
 IWAE = cvae.Training(epochs=1, batch_size=7, objective="iwae", num_samples=2)
 MIXED = cvae.Mixed((cvae.Label(3), cvae.Continuous(2, (1.5, -20.0), (0.5, 8.0)), cvae.Image(EVENT, "random_box")))
 
@@ -38,6 +39,22 @@ def examples():
     return images, {"label": label, "continuous": continuous, "image": images, "observed": observed}, rows
 
 
+def table():
+    """A table of a column of each kind with missing cells, its likelihood, and conditions that may be missing."""
+    rng = np.random.default_rng(4)
+    x = np.column_stack([rng.integers(0, 3, SIZE), 40 + 3 * rng.normal(size=SIZE), rng.poisson(2.0, SIZE),
+                         rng.poisson(9.0, SIZE), rng.gamma(2.0, 3.0, SIZE), rng.random(SIZE) < 0.5])  # fmt: skip
+    x[rng.random(x.shape) < 0.2] = np.nan
+    counts = cvae.Poisson.fitted(x[:, [2]]), cvae.NegativeBinomial.fitted(x[:, [3]])
+    parts = (cvae.Categorical(3), cvae.Normal.fitted(x[:, [1]]), *counts, cvae.LogNormal.fitted(x[:, [4]]))
+    columns = cvae.Columns((*parts, cvae.Bernoulli()), ((0,), (1,), (2,), (3,), (4,), (5,)))
+    grade, size = cvae.Label(3, "grade"), cvae.Continuous(1, (2.0,), (0.5,), "size")
+    condition = cvae.Mixed((cvae.Optional(grade), cvae.Optional(size), cvae.Exposure(name="months")))
+    c = {"grade": rng.integers(-1, 3, SIZE), "size": rng.normal(2, 0.5, (SIZE, 1)), "months": rng.gamma(2.0, 3.0, SIZE)}
+    c["size"][::5] = np.nan
+    return x, c, cvae.Missing(columns), condition
+
+
 def cases(rows):
     """Architecture and settings of training, by name."""
     small = {"latent_size": 2, "hidden": (6,)}
@@ -46,6 +63,9 @@ def cases(rows):
     return {
         "mixed": (cvae.Architecture(EVENT, **small, **mixed), EVERYTHING),
         "images": (cvae.Architecture(EVENT, **(small | images)), None),
+        "pixels": (cvae.Architecture(EVENT, **small, likelihood=cvae.CategoricalPixels()), None),
+        "logistic": (cvae.Architecture(EVENT, **small, likelihood=cvae.DiscretizedLogistic()), None),
+        "table": (cvae.Architecture((6,), table()[3], likelihood=table()[2], **small), PLAIN),
         "rows": (cvae.Architecture((4,), **small, likelihood=cvae.Normal.fitted(rows)), IWAE),
     }
 
@@ -66,7 +86,10 @@ def answers() -> dict[str, np.ndarray]:
     key, found = jax.random.key(5), {}
     for name, (architecture, training) in cases(rows).items():
         model = cvae.make(architecture)
-        x, given = rows if name == "rows" else images, {n: c[n] for n in architecture.condition.spec}
+        if name == "table":
+            x, given = table()[:2]
+        else:
+            x, given = rows if name == "rows" else images, {n: c[n] for n in architecture.condition.spec}
         validation = (rows, {}) if name == "rows" else None
         params = found[name, "init"] = jax.jit(model.init)(key)
         if training:

@@ -50,7 +50,7 @@ def fitted():
     x, c = found.encode(table())
     model = cvae.make(
         cvae.Architecture(
-            (x.shape[1],), found.condition(c), 2, (6,), likelihood=found.likelihood(x), schema=found
+            (x.shape[1],), found.condition(c), 2, (6,), likelihood=found.likelihood(x, c), schema=found
         )
     )  # fmt: skip
     return model, weights(model), jax.random.key(3)
@@ -157,7 +157,7 @@ def test_missing_cells_that_the_model_does_not_know_are_refused(fitted):
     whole = table().drop_nulls()
     found = schema.infer(whole, conditions=("sex",), kinds={"mass": "real"})
     x, c = found.encode(whole)
-    architecture = cvae.Architecture((x.shape[1],), found.condition(c), likelihood=found.likelihood(x), schema=found)
+    architecture = cvae.Architecture((x.shape[1],), found.condition(c), likelihood=found.likelihood(x, c), schema=found)
     model = cvae.make(architecture)
     with pytest.raises(ValueError, match=r"column '\w+' must hold no missing cell .*, got one at row \d+"):
         use.encode(model, weights(model), jax.random.key(0), table())

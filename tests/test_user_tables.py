@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import cvae
-from cvae.schema import Column
+from cvae.columns import Column
 from cvae.settings import to_json
 from experiments.harness import user_tables
 from experiments.harness.user_data import Input

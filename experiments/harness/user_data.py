@@ -16,9 +16,10 @@ from pydantic import Field
 
 import cvae
 from cvae import checks
+from cvae.columns import Column
 from cvae.config import parts_of
 from cvae.data import Rows, split_rows
-from cvae.schema import Column, Schema
+from cvae.schema import Schema
 from experiments.harness.cli import RunSettings
 from experiments.harness.run import Examples
 

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 import cvae
 from cvae import plotting
+from cvae.columns import Column
 from cvae.config import parts_of
 from cvae.data.augmentation import as_floats
 from cvae.model import CVAE
 from cvae.origin import at_origin
-from cvae.schema import Column
 from experiments.harness.cli import Job
 from experiments.harness.label_figures import curves
 from experiments.harness.run import Trained

@@ -11,7 +11,8 @@ import polars as pl
 
 import cvae
 from cvae import checks, runs
-from cvae.schema import Column, Kind, Schema, infer
+from cvae.columns import Column, Kind
+from cvae.schema import Schema, infer
 from cvae.settings import from_json
 from cvae.tables import read_table
 from experiments.harness import tables
@@ -37,7 +38,7 @@ def load(options: Input) -> UserData:
     x, c = schema.encode(table)
     assert x is not None
     train, validation, test = parts(x, c, rows)
-    likelihood, condition = schema.likelihood(train[0]), schema.condition(train[1])
+    likelihood, condition = schema.likelihood(*train), schema.condition(train[1])
     missing = np.isnan(x).sum()
     if missing and not isinstance(likelihood, cvae.Missing):
         likelihood = cvae.Missing(likelihood)

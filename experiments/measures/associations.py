@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from cvae.schema import Column
+from cvae.columns import Column
 
 LEAST = 3  # rows from which an association is stated
 GROUPS = 8  # of equal size, of a numeric condition

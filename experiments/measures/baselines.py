@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom
 
-from cvae.schema import Column
+from cvae.columns import Column
 
 FITTED = 5000  # rows that a covariance with missing cells is fitted to
 MOST_FITTED = 100_000  # rows, at most
