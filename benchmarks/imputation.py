@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def measure(name: str, settings: Settings) -> dict[str, Any]:
     table = table[np.random.default_rng(0).permutation(len(table))][:ROWS]
     schema, incomplete = cvae.schema.infer(table), removed(table, settings.missing, settings.seed)
     truth, cells = encoded(schema, table), encoded(schema, incomplete)
-    methods = {
+    methods: dict[str, Callable[[], np.ndarray]] = {
         "cvae": lambda: impute_cvae(incomplete, schema, settings.seed),
         "iterative": lambda: impute_other(IterativeImputer(random_state=0), incomplete, schema),
         "neighbours": lambda: impute_other(KNNImputer(), incomplete, schema),
