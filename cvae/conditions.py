@@ -84,6 +84,10 @@ class Condition:
         """The arrays for one training step, where something in them is drawn anew or depends on the augmented x."""
         return c
 
+    def with_target(self, x: Any, c: Conditions) -> Conditions:
+        """The arrays for another x, such as one with its pixels drawn 0 or 1: what they contain of it is taken anew."""
+        return c
+
     def drop_block(self, key: Array, c: Conditions, probability: float) -> Conditions:
         """With this probability per example, the arrays without a block of what is observed: noise for training."""
         return c
@@ -252,10 +256,14 @@ class Image(Condition):
 
     def augment(self, key: Array, x: Array, c: Conditions) -> Conditions:
         """Take the image from the augmented x unless it is separate, and draw random masks."""
-        image = {} if self.separate else {self.name: x}
+        c = self.with_target(x, c)
         if self.fixed is None and self.mask != "given":
-            image["observed"] = masks.draw(self.mask, key, x.shape[0], self.event_shape)
-        return {**c, **image}
+            c = {**c, "observed": masks.draw(self.mask, key, x.shape[0], self.event_shape)}
+        return c
+
+    def with_target(self, x: Any, c: Conditions) -> Conditions:
+        """Take the image from x, unless it is separate."""
+        return c if self.separate else {**c, self.name: x}
 
     def drop_block(self, key: Array, c: Conditions, probability: float) -> Conditions:
         """Set a block of the image to 0, each side a fifth to two fifths of x's; what is predicted stays the same.
@@ -324,6 +332,12 @@ class Mixed(Condition):
         """Augment the arrays of every part."""
         for number, part in enumerate(self.parts):
             c = part.augment(jax.random.fold_in(key, number), x, c)
+        return c
+
+    def with_target(self, x: Any, c: Conditions) -> Conditions:
+        """The arrays of every part for another x."""
+        for part in self.parts:
+            c = part.with_target(x, c)
         return c
 
     def drop_block(self, key: Array, c: Conditions, probability: float) -> Conditions:

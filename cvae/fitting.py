@@ -20,7 +20,7 @@ import optax
 from jax import Array
 
 from cvae import checks
-from cvae.conditions import Conditions, Unconditional
+from cvae.conditions import Condition, Conditions, Unconditional
 from cvae.config import Training
 from cvae.data.augmentation import Augment, augmentation, binarize
 from cvae.evaluation import evaluate
@@ -128,9 +128,10 @@ def prepare(
     known = isinstance(params, Progress | Mapping)
     checks.require(known, "params", "be parameters as model.init(key) gives, or a Progress", checks.shown(params))
     names = params.state.params.keys() if isinstance(params, Progress) else params.keys()
-    x, c = _drawn_once(*check_examples(model.architecture, x, c), training, "train")
+    original = model.architecture.condition if model.architecture else Unconditional()
+    x, c = _drawn_once(original, *check_examples(model.architecture, x, c), training, "train")
     size, batch = x.shape[0], training.batch_size
-    checks.require(size >= batch, "batch_size", f"be at most the number of examples, {size}", batch)
+    checks.require(size >= batch, "batch_size", f"be at most the number of examples ({size})", batch)
     checks.require(training.shift == 0 or x.ndim == 4, "shift", "be 0 where x is no image (H, W, C)", training.shift)
     missing = sorted(set(training.frozen) - names)
     checks.require(not missing, "frozen", f"name parts of the parameters, {list(names)}", missing)
@@ -138,9 +139,10 @@ def prepare(
     if validation is not None:
         pair = isinstance(validation, tuple | list) and len(validation) == 2
         checks.require(pair, "validation", "be a pair, (x, c)", checks.shown(type(validation)))
-        validation = _drawn_once(*check_examples(model.architecture, *validation), training, "validation")
+        checked = check_examples(model.architecture, *validation)
+        validation = _drawn_once(original, *checked, training, "validation")
     moved, x, c = at_origin(model, x, c)
-    condition = moved.architecture.condition if moved.architecture else Unconditional()
+    condition = moved.architecture.condition if moved.architecture else original
     x, c = jax.device_put((x, dict(c)))
     return Prepared(moved, x, c, validation, augment or augmentation(condition, static(training)))
 
@@ -187,10 +189,12 @@ def iterate(
         yield Progress(state, best, history, training)
 
 
-def _drawn_once(x: Any, c: Any, training: Training, part: str) -> tuple[Any, Any]:
+def _drawn_once(condition: Condition, x: Any, c: Any, training: Training, part: str) -> tuple[Any, Any]:
     """Pixels drawn 0 or 1 where they are to be drawn once: static targets, and those of validation."""
-    once = training.binarization == "static" or (training.binarization == "dynamic" and part == "validation")
-    return (binarize(BINARIZATION_SEEDS[part], x).astype(np.float32) if once else x), c
+    if training.binarization == "none" or (training.binarization == "dynamic" and part == "train"):
+        return x, c
+    x = binarize(BINARIZATION_SEEDS[part], x).astype(np.float32)
+    return x, condition.with_target(x, c)
 
 
 def _finite_means(steps: Metrics, params: Params, number: int) -> Metrics:

@@ -17,8 +17,8 @@ a Gaussian with location and scale of the training part, per column of a table o
 of x in the units of the file, and a fitted model takes x and gives draws in them:
 
     model, params = cvae.load("runs/fit_table")
-    rows = cvae.sample(model, params, key, {"age": ages})  # draws; mean=True gives means of p(x | z, c)
-    nats = cvae.log_likelihood(model, params, key, rows, {"age": ages})
+    rows = cvae.sample(model, params, key, {"age": ages[:, None]})  # draws; mean=True gives means of p(x | z, c)
+    nats = cvae.log_likelihood(model, params, key, rows, {"age": ages[:, None]})
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m experiments.mnist_label                        # MNIST, or the 8x8 digits without a network
     python -m experiments.mnist_label --dataset fashion_mnist --latent-size 8 --epochs 40
 
-Both models have the article's size and settings: 512 ReLU units, 2 latents, batch 50, 20 epochs, Adam 1e-3, grey
-targets. Expected on MNIST: test loss about 131 nats for the CVAE and 150 for the VAE, in one to two minutes on
+Both models have the size and settings of Kristiadi 2016: 512 ReLU units, 2 latents, batch 50, 20 epochs, Adam 1e-3,
+grey targets. Expected on MNIST: test loss about 131 nats for the CVAE and 150 for the VAE, in one to two minutes on
 two cores; on the 8x8 digits 21 and 24 nats, in half a minute. Results go to runs/mnist_label.
 """
 

@@ -122,12 +122,12 @@ BAD_ARCHITECTURES = {
     "no latents": ({"latent_size": 0}, "^latent_size must be at least 1 without a condition, got 0"),
     "a prior of no latents": (
         {"latent_size": 0, "condition": LABEL, "prior": "learned"},
-        "^prior must be standard, with one layer of latents, where latent_size is 0, got learned",
+        "^prior must be standard where latent_size is 0, got learned",
     ),
     "layers": ({"latent_layers": 0}, "^latent_layers must be greater than or equal to 1, got 0"),
     "layers of unequal size": (
         {"latent_size": 7, "latent_layers": 3},
-        "^latent_size must be a multiple of latent_layers, 3, got 7",
+        "^latent_size must be a multiple of latent_layers \\(3\\), got 7",
     ),
     "guess": ({"condition": LABEL, "guess": True}, "^guess must be False unless the prior is learned, got True"),
     "negative": ({"latent_size": -2}, "^latent_size must be greater than or equal to 0, got -2"),
@@ -152,7 +152,10 @@ BAD_ARCHITECTURES = {
     ),
     "conditioning": ({"conditioning": "add"}, "^conditioning must be 'concat', 'concat_all' or 'film', got 'add'"),
     "prior": ({"prior": "flow"}, "^prior must be 'standard' or 'learned', got 'flow'"),
-    "unconditional prior": ({"prior": "learned"}, "^prior must be standard without a condition, got learned"),
+    "unconditional prior": (
+        {"prior": "learned"},
+        "^prior must be standard for a model .*, got learned",
+    ),
     "word for a likelihood": ({"likelihood": "normal"}, LIKELIHOOD + "'normal'"),
     "class of a likelihood": ({"likelihood": cvae.Normal}, LIKELIHOOD + "<class"),
     "distribution": ({"likelihood": cvae.distributions.Normal(1, 2)}, LIKELIHOOD + "Normal"),

@@ -180,7 +180,10 @@ def test_what_is_not_finite_stops_the_fit(labelled, data):
 
 
 BAD_DATA = {
-    "too few": (lambda x, c: (x[:9], {"label": c["label"][:9]}), "batch_size must be at most the number .*, 9, got 10"),
+    "too few": (
+        lambda x, c: (x[:9], {"label": c["label"][:9]}),
+        "batch_size must be at most .* \\(9\\), got 10",
+    ),
     "lengths": (lambda x, c: (x[:20], c), r"c\['label'\] must hold one entry per example of x, 20, got 53"),
     "floats": (lambda x, c: (x.astype(np.float32), c), r"x must be floats, or uint8 in 255ths, in \[0, 1\], got"),
     "empty": (lambda x, c: (x[:0], c), "x must hold at least one example"),
@@ -472,6 +475,24 @@ def test_pixels_are_drawn_as_often_as_the_settings_say(binarization):
     assert np.all(np.abs(counts - np.rint(counts)) < slack), "black and white only"
     assert np.all(np.abs(counts - GREY.sum()) < 5 * np.sqrt((GREY * (1 - GREY)).sum()))
     assert abs(train[0] - validation[0]) > 0.9, "drawn apart from each other"
+
+
+def test_an_image_that_is_part_of_x_is_drawn_with_it():
+    """Validation is conditioned as training is: on the pixels that are scored."""
+    seen = []
+
+    def prior(params, c):
+        jax.debug.callback(lambda image: seen.append(np.asarray(image)), c["image"])
+        return model.prior(params, c)
+
+    model = cvae.make(cvae.Architecture((4, 4, 1), cvae.Image((4, 4, 1), "quadrants_1"), 2, (6,)))
+    training = cvae.Training(epochs=1, batch_size=40, binarization="dynamic")
+    pair = IMAGES / np.float32(255), {"image": IMAGES / np.float32(255)}
+    spied = model._replace(prior=prior)
+    cvae.fit(spied, weights(model), jax.random.key(0), *pair, training, validation=pair, progress=False)
+    jax.effects_barrier()
+    assert len(seen) > 1
+    assert all(set(np.unique(image)) <= {0, 1} for image in seen)
 
 
 def test_pixels_must_be_grey_levels_to_be_drawn():
