@@ -290,6 +290,8 @@ def test_a_history_comes_back_from_json_to_the_bit():
     assert repr(found) == repr(EPOCHS)
     with pytest.raises(ValueError, match="history"):
         runs.history_from_json([{"epoch": 1}])
+    with pytest.raises(ValueError, match="history must be as history_to_json writes it"):
+        runs.history_from_json([plain[0] | {"train": None}])
 
 
 def test_a_file_is_written_in_one_step(tmp_path, monkeypatch):
