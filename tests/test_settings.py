@@ -147,3 +147,14 @@ def test_a_users_own_condition_makes_a_model():
     np.testing.assert_array_equal(Double(3.0).encode(c).flat, 3 * c["double"])
     with pytest.raises(ValueError, match=r"c\['double'\] must have shape \[B, 2\]"):
         model.prior(params, {"double": np.ones((3, 3))})
+
+
+def test_a_users_class_does_not_replace_one_of_the_library():
+    @setting
+    class Normal(cvae.Likelihood):
+        sharpness: Count = 1
+
+    library = architecture(likelihood=cvae.Normal())
+    assert from_json(cvae.Architecture, to_json(library)) == library
+    with pytest.raises(ValueError, match="class Normal must have a name that cvae does not use, to be saved"):
+        to_json(architecture(likelihood=Normal()))
