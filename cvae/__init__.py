@@ -6,7 +6,7 @@ params, history, _ = cvae.fit(model, params, jax.random.key(1), x, {"label": lab
 terms = cvae.elbo(model, params, jax.random.key(2), x, {"label": label})  # nats, one value per example
 """
 
-from cvae import data, distributions, networks, sweeps
+from cvae import data, distributions, evaluation, networks, sweeps
 from cvae.conditions import Condition, Continuous, Features, Image, Label, Mixed, Unconditional
 from cvae.config import Architecture, Sweep, Training
 from cvae.distributions import kl_divergence
@@ -24,9 +24,9 @@ __version__ = "0.2.0"
 __all__ = [
     "CVAE", "Architecture", "Bernoulli", "Condition", "Continuous", "ContinuousBernoulli", "Elbo", "Features", "Image",
     "Label", "Likelihood", "Mixed", "Normal", "Sweep", "Training", "Unconditional", "active_units", "data",
-    "distributions", "elbo", "epochs", "evaluate", "fit", "iwae", "kl_divergence", "load", "log_likelihood",
-    "log_weights", "make", "masked", "networks", "over_examples", "reconstruct", "replace", "sample", "save", "setting",
-    "sweeps",
+    "distributions", "elbo", "epochs", "evaluate", "evaluation", "fit", "iwae", "kl_divergence", "load",
+    "log_likelihood", "log_weights", "make", "masked", "networks", "over_examples", "reconstruct", "replace", "sample",
+    "save", "setting", "sweeps",
 ]  # fmt: skip
 
 

@@ -274,7 +274,7 @@ def test_a_full_mask_changes_nothing_and_masks_share_one_program(labelled, key):
 
 
 def test_models_that_cannot_be_masked_are_refused(labelled):
-    with pytest.raises(ValueError, match=r"model must be one of `make`, got a model without an architecture"):
+    with pytest.raises(ValueError, match=r"model must be made by cvae.make, got a model without an architecture"):
         cvae.masked(labelled.model._replace(architecture=None))
     ladder = cvae.make(cvae.Architecture(EVENT, CONDITIONS["label"], LATENT, latent_layers=2))
     with pytest.raises(ValueError, match="latent_layers must be 1 for a mask over the latents, got 2"):

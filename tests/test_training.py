@@ -17,7 +17,7 @@ from cvae.evaluation import evaluate
 from cvae.fitting import epochs
 from cvae.keys import named
 from cvae.settings import replace
-from cvae.training import TrainState, init_state, static, train_steps
+from cvae.training import TrainState, init_state, static_settings, train_steps
 from tests.conftest import CLASSES, EVENT, weights
 from tests.oracles import quickly_compiled
 
@@ -204,7 +204,14 @@ BAD_ARGUMENTS = {
     "training": ({"training": {"epochs": 3}}, "training must be a cvae.Training, got {'epochs': 3}"),
     "params": ({"params": 7}, r"params must be .*model\.init.*, got 7"),
     "key": ({"key": 3}, r"key must be a random key, jax\.random\.key\(seed\), got 3"),
-    "patience": ({"training": replace(SETTINGS, patience=2)}, "validation must be given with patience, got None"),
+    "own optimizer": (
+        {"training": replace(SETTINGS, clip_norm=1.0), "optimizer": optax.sgd(0.1)},
+        "must be left out beside an optimizer, which has its own, got",
+    ),
+    "patience": (
+        {"training": replace(SETTINGS, patience=2)},
+        "patience must be None without validation examples, got 2",
+    ),
     "frozen": (
         {"training": replace(SETTINGS, frozen=("body",))},
         r"frozen must name parts of the parameters, \['decoder', 'encoder'\], got \['body'\]",
@@ -267,7 +274,9 @@ def two_epochs(training, *, state=None, first=0, optimizer=None) -> tuple[TrainS
     state, augment, means = state or init_state(PARAMS, training, optimizer), augmentation(cvae.Unconditional()), []
     for number in (first, first + 1):
         key = jax.random.key(number)
-        state, metrics = train_steps(SMALL, static(training), state, key, X, {}, augment=augment, optimizer=optimizer)
+        state, metrics = train_steps(
+            SMALL, static_settings(training), state, key, X, {}, augment=augment, optimizer=optimizer
+        )
         means.append(np.mean(metrics, axis=1))
     return state, means
 
@@ -333,7 +342,8 @@ def test_an_optimizer_of_the_users_own_replaces_adam():
     own, other = OPTIMIZERS[ADAM], replace(ADAM, learning_rate=9.0)
     state, _ = two_epochs(other, optimizer=own)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=ROUNDING), state.params, by_hand(ADAM)[0])
-    fitted = cvae.fit(SMALL, PARAMS, jax.random.key(0), X, {}, other, optimizer=own, progress=False)
+    usual = replace(ADAM, learning_rate=1e-3)
+    fitted = cvae.fit(SMALL, PARAMS, jax.random.key(0), X, {}, usual, optimizer=own, progress=False)
     assert len(fitted.history) == 2
 
 
@@ -359,7 +369,7 @@ def test_the_schedule_ends_at_0():
 @pytest.mark.parametrize("schedule", ["cosine", "warmup_cosine"])
 def test_a_schedule_of_a_single_step_can_be_started(schedule):
     training = cvae.Training(epochs=1, batch_size=ROWS, schedule=schedule)
-    step = partial(train_steps, SMALL, static(training), augment=augmentation(cvae.Unconditional()))
+    step = partial(train_steps, SMALL, static_settings(training), augment=augmentation(cvae.Unconditional()))
     state, _ = jax.eval_shape(step, init_state(PARAMS, training), jax.random.key(0), X, {})
     assert state.params.keys() == PARAMS.keys()
 
