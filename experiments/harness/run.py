@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -201,15 +202,17 @@ def finished(out: Path, settings: Any, data: Any) -> dict[str, Any] | None:
 
 
 def plain(results: Any) -> Any:
-    """Results as JSON has them: named tuples and dicts become objects, arrays lists, NumPy's numbers numbers."""
+    """Results as JSON has them: named tuples and dicts are objects, arrays lists, and NaN, which JSON lacks, null."""
     if hasattr(results, "_asdict"):
         return plain(results._asdict())
+    if hasattr(results, "tolist"):
+        return plain(results.tolist())
     if isinstance(results, dict):
         return {str(name): plain(value) for name, value in results.items()}
     if isinstance(results, list | tuple):
         return [plain(value) for value in results]
-    if hasattr(results, "tolist"):
-        return results.tolist()
+    if isinstance(results, float) and math.isnan(results):
+        return None
     return str(results) if isinstance(results, Path) else results
 
 

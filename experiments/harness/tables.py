@@ -18,11 +18,11 @@ class Row(NamedTuple):
 
 def _number(digits: int, unit: str = "", scale: float = 1.0) -> Callable[[Any, int], str]:
     def write(value: Any, sign: int) -> str:
-        if isinstance(value, dict) and "value" in value:
-            error = value["standard_error"]
-            spread = "" if error is None or math.isnan(error) else f" ± {scale * error:.{digits}f}"
-            return f"{scale * sign * value['value']:.{digits}f}{spread}{unit}"
-        return f"{scale * sign * value:.{digits}f}{unit}"
+        number, error = (value["value"], value["standard_error"]) if isinstance(value, dict) else (value, None)
+        if number is None:  # an estimate of nothing
+            return "-"
+        spread = "" if error is None or math.isnan(error) else f" ± {scale * error:.{digits}f}"
+        return f"{scale * sign * number:.{digits}f}{spread}{unit}"
 
     return write
 
