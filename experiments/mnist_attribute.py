@@ -111,11 +111,6 @@ def models(settings: Settings, dataset: Any) -> dict[str, cvae.Architecture]:
     return {"attribute": replace(base, condition=stroke), "attribute_label": replace(base, condition=both)}
 
 
-def examples(architecture: cvae.Architecture, split: Any) -> harness.Examples:
-    """Images with what the condition reads."""
-    return split.x, {name: getattr(split, name) for name in architecture.condition.spec}
-
-
 def evaluate(job: harness.Job) -> dict[str, Any]:
     """Nats, and how closely generated images follow their attributes, by model."""
     results = {}
@@ -213,9 +208,7 @@ def table(summary: dict[str, Any]) -> str:
     return f"{nats}\n\n{tables.by_row(STROKES, rows, 'requested against measured')}"
 
 
-EXPERIMENT = harness.Experiment(
-    "mnist_attribute", CONFIGS, models, evaluate, figures, table, examples=examples, load=load
-)
+EXPERIMENT = harness.Experiment("mnist_attribute", CONFIGS, models, evaluate, figures, table, load=load)
 
 if __name__ == "__main__":
     harness.command(EXPERIMENT, __doc__)

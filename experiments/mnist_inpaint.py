@@ -98,12 +98,6 @@ def models(settings: Settings, dataset: cvae.data.Dataset) -> dict[str, cvae.Arc
     return {"cvae": replace(settings.architecture, event_shape=shape, condition=condition)}
 
 
-def examples(architecture: cvae.Architecture, split: Any) -> harness.Examples:
-    """Images with what the condition reads: themselves, their masks unless they are all the same, maybe the label."""
-    arrays = {"image": split.x, "observed": split.observed, "label": split.label}
-    return split.x, {name: arrays[name] for name in architecture.condition.spec}
-
-
 def evaluate(job: harness.Job) -> dict[str, Any]:
     """Nats of the hidden pixels, per image and per hidden pixel, and active units."""
     (model, params, *_), settings, key = job.trained["cvae"], job.settings, job.key("test")
@@ -176,9 +170,7 @@ def table(summary: dict[str, Any]) -> str:
     return f"{nats}\n\n{tables.by_row(BESIDE, {'cvae': beside})}"
 
 
-EXPERIMENT = harness.Experiment(
-    "mnist_inpaint", CONFIGS, models, evaluate, figures, table, examples=examples, load=load
-)
+EXPERIMENT = harness.Experiment("mnist_inpaint", CONFIGS, models, evaluate, figures, table, load=load)
 
 if __name__ == "__main__":
     harness.command(EXPERIMENT, __doc__)

@@ -70,9 +70,9 @@ def load(settings: Any) -> Dataset:
 
 
 def by_spec(architecture: Architecture, split: Split) -> Examples:
-    """A split as a model takes it, where its condition reads no more than the label and the shift of images, 0 here."""
-    arrays = {"shift": np.zeros((len(split.x), 2), np.float32)}
-    return split.x, {name: arrays.get(name, split.label) for name in architecture.condition.spec}
+    """A split as a model takes it: its condition reads the split's arrays by name, x as image, and 0 as shift."""
+    arrays = {"image": split.x, "shift": np.zeros((len(split.x), 2), np.float32)} | split._asdict()
+    return split.x, {name: arrays[name] for name in architecture.condition.spec}
 
 
 @dataclass(frozen=True)
