@@ -203,7 +203,7 @@ STROKES = [
 
 def table(summary: dict[str, Any]) -> str:
     """The results as they are printed."""
-    rows = {name: row | {"seconds": summary["seconds"][name]} for name, row in summary["test"].items()}
+    rows = tables.with_seconds(summary)
     nats = tables.by_row(NATS, rows, f"{summary['dataset']}, nats per image")
     return f"{nats}\n\n{tables.by_row(STROKES, rows, 'requested against measured')}"
 

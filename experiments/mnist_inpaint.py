@@ -81,10 +81,10 @@ def load(settings: Settings) -> Any:
     dataset = cli.load(settings)
     train = Masked(*dataset.train, np.ones(dataset.train.x.shape, bool))
     splits: dict[str, Any] = {"train": train}
-    for part, purpose in (("validation", "validation"), ("test", "test")):
+    for part in ("validation", "test"):
         x, label = getattr(dataset, part)
         seed = BINARIZATION_SEEDS[part]
-        observed = cvae.masks.draw(settings.mask, named(jax.random.key(seed), purpose), len(x), x.shape[1:])
+        observed = cvae.masks.draw(settings.mask, named(jax.random.key(seed), part), len(x), x.shape[1:])
         x = x if settings.training.binarization == "none" else cvae.data.binarize(seed, x)
         splits[part] = Masked(x, label, np.asarray(observed))
     return dataset._replace(**splits)
@@ -139,13 +139,13 @@ def figures(job: harness.Job) -> Iterator[tuple[str, Figure]]:
     yield "curves", curves(job.trained, job.title(f"{observed}, training and validation"))
 
 
-TABLE = {  # by its place in the results: what it is called, and whether its sign is turned
-    "log_likelihood": ("-log-likelihood, upper bound", True),
-    "grey_cross_entropy": ("grey cross-entropy, importance-weighted", False),
-    "elbo": ("-ELBO", True),
-    "rate": ("rate", False),
-    "distortion": ("distortion", False),
-}
+NATS = [
+    Row("-log-likelihood, upper bound", "log_likelihood", negate=True),
+    Row("grey cross-entropy, importance-weighted", "grey_cross_entropy"),
+    Row("-ELBO", "elbo", negate=True),
+    Row("rate", "rate"),
+    Row("distortion", "distortion"),
+]
 BESIDE = [
     Row("images", "examples", "count"),
     Row("hidden pixels", "hidden_pixels", "one"),
@@ -158,16 +158,15 @@ BESIDE = [
 
 def table(summary: dict[str, Any]) -> str:
     """The results as they are printed."""
-    test = summary["test"]["cvae"]
-    columns = ((test, "nats"), (test["per_hidden_pixel"], "small"))
+    test = tables.with_seconds(summary)
+    per_image, per_pixel = test["cvae"], test["cvae"]["per_hidden_pixel"]
     lines = [
-        [words, *(tables.cell(Row(words, place, form, negate), record) for record, form in columns)]
-        for place, (words, negate) in TABLE.items()
-        if place in test
+        [row.label, tables.cell(row, per_image), tables.cell(row._replace(format="small"), per_pixel)]
+        for row in NATS
+        if row.place in per_image
     ]
     nats = tables.render([f"{summary['dataset']}, nats of the hidden pixels", "per image", "per hidden pixel"], lines)
-    beside = test | {"seconds": summary["seconds"]["cvae"]}
-    return f"{nats}\n\n{tables.by_row(BESIDE, {'cvae': beside})}"
+    return f"{nats}\n\n{tables.by_row(BESIDE, test)}"
 
 
 EXPERIMENT = harness.Experiment("mnist_inpaint", CONFIGS, models, evaluate, figures, table, load=load)

@@ -83,8 +83,7 @@ def figures(job: harness.Job) -> Iterator[tuple[str, Figure]]:
 
 def table(summary: dict[str, Any]) -> str:
     """The results as they are printed."""
-    rows = {name: row | {"seconds": summary["seconds"][name]} for name, row in summary["test"].items()}
-    return tables.by_row(TABLE, rows, f"{summary['dataset']}, nats per image")
+    return tables.by_row(TABLE, tables.with_seconds(summary), f"{summary['dataset']}, nats per image")
 
 
 EXPERIMENT = harness.Experiment("mnist_label", CONFIGS, models, evaluate, figures, table, check=check)

@@ -187,8 +187,7 @@ TABLE = [
 
 def table(summary: dict[str, Any]) -> str:
     """The results as they are printed."""
-    rows = {name: row | {"seconds": summary["seconds"][name]} for name, row in summary["test"].items()}
-    return tables.by_model(TABLE, rows, f"{summary['dataset']}, binarised test images, nats")
+    return tables.by_model(TABLE, tables.with_seconds(summary), f"{summary['dataset']}, binarised test images, nats")
 
 
 EXPERIMENT = harness.Experiment("mnist_likelihood", CONFIGS, models, evaluate, figures, table, check=check)

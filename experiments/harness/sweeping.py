@@ -34,12 +34,19 @@ from cvae.data.datasets import Dataset
 from cvae.settings import Count, CountOrZero
 from cvae.sweeps import Member
 from experiments.harness import cli, tables
-from experiments.harness.run import Examples, Trained, binarized, elbo_summary, likelihood_summary, plain, recorded
+from experiments.harness.run import Trained, binarized, elbo_summary, likelihood_summary, plain, recorded
+from experiments.harness.tables import Row
 from experiments.measures import strokes
 
 Kind = Literal["none", "label", "attribute", "label+attribute", "image"]
 Conditioning = Literal["concat", "concat_all", "film"]
 MASK: Literal["quadrants_1"] = "quadrants_1"  # of the condition `image`: the lower left quadrant is observed
+FIXED = {  # settings of training that have their defaults
+    "patience": "be None",
+    "frozen": "be empty",
+    "beta": "be varied by --betas",
+    "learning_rate": "be varied by --learning-rates",
+}
 
 
 @cvae.setting
@@ -73,42 +80,40 @@ class Measured(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """All members of a type of condition, as their files describe them."""
+    """All members of a type of condition by name, as their files describe them."""
 
-    records: list[dict[str, Any]]
+    records: dict[str, dict[str, Any]]
 
     @property
     def seconds(self) -> float:
         """Time of all training steps, without compilation."""
-        return float(sum(record["seconds"] for record in self.records))
+        return float(sum(record["seconds"] for record in self.records.values()))
 
 
 def experiment(name: str, configs: Mapping[str, Settings]) -> cli.Experiment:
     """An experiment that is a sweep."""
-    return cli.Experiment(
-        name, configs, models, evaluate, figures, table, examples=examples, load=load, fit=fit_type, facts=facts
-    )  # fmt: skip
+    return cli.Experiment(name, configs, models, evaluate, figures, table, load=load, fit=fit_type, facts=facts)
 
 
 # What is trained
 
 
-def load(settings: Settings) -> Dataset:
-    """The data set, its strokes measured if a condition needs them; refuses options before that."""
+def check(settings: Settings) -> None:
+    """Refuse what a sweep cannot train."""
     for option, chosen in (("--conditions", settings.conditions), ("--conditioning", settings.conditioning)):
         once = len(set(chosen)) == len(chosen) > 0
         checks.require(once, option, "be one or more names, each once", " ".join(chosen) or "none")
     several = len(settings.hidden) > 1 or "concat_all" not in settings.conditioning
     checks.require(several, "--conditioning", "be concat where --hidden has a single layer", "concat_all")
-    shared, default = settings.training, cvae.Training()
-    checks.require(shared.patience is None, "patience", "be None in a sweep", shared.patience)
-    checks.require(not shared.frozen, "frozen", "be empty in a sweep", shared.frozen)
-    for name in ("beta", "learning_rate"):
-        unchanged = getattr(shared, name) == getattr(default, name)
-        checks.require(unchanged, name, f"be varied by --{name.replace('_', '-')}s in a sweep", getattr(shared, name))
+    for name, rule in FIXED.items():
+        value = getattr(settings.training, name)
+        checks.require(value == getattr(cvae.Training(), name), name, f"{rule} in a sweep", value)
+
+
+def load(settings: Settings) -> Dataset:
+    """The data set, its strokes measured if a condition needs them."""
+    check(settings)  # before a minute of measuring
     dataset = cli.load(settings)
-    size = len(dataset.train.x)
-    checks.require(shared.batch_size <= size, "batch_size", f"be at most {size} images", shared.batch_size)
     if any("attribute" in condition for condition in settings.conditions):
         train, test = (
             Measured(*split, strokes.measure(split.x, progress=True)) for split in (dataset.train, dataset.test)
@@ -120,29 +125,17 @@ def load(settings: Settings) -> Dataset:
 def models(settings: Settings, dataset: Dataset) -> dict[str, cvae.Architecture]:
     """The widest model per type of condition, by name: that of the condition, and of how it enters unless by concat."""
     shape, label = dataset.event_shape, cvae.Label(dataset.num_classes)
-    stroke = cvae.Continuous.fitted(dataset.train.stroke, "stroke") if isinstance(dataset.train, Measured) else label
-    known: dict[str, cvae.Condition] = {
-        "none": cvae.Unconditional(),
-        "label": label,
-        "attribute": stroke,
-        "label+attribute": cvae.Mixed((label, stroke)) if stroke is not label else label,
-        "image": cvae.Image(shape, MASK),
-    }
-    found = {}
+    known = {"none": cvae.Unconditional(), "label": label, "image": cvae.Image(shape, MASK)}
+    if isinstance(dataset.train, Measured):
+        stroke = cvae.Continuous.fitted(dataset.train.stroke, "stroke")
+        known |= {"attribute": stroke, "label+attribute": cvae.Mixed((label, stroke))}
+    widest, found = max(settings.sweep.latent_sizes), {}
     for kind in settings.conditions:
         # Where nothing enters, how does not matter.
         for how in settings.conditioning if kind != "none" else ("concat",):
             name = kind if how == "concat" else f"{kind}_{how}"
-            found[name] = cvae.Architecture(
-                shape, known[kind], max(settings.sweep.latent_sizes), settings.hidden, conditioning=how
-            )
+            found[name] = cvae.Architecture(shape, known[kind], widest, settings.hidden, conditioning=how)
     return found
-
-
-def examples(architecture: cvae.Architecture, split: Any) -> Examples:
-    """A split as a model takes it."""
-    arrays = {"label": split.label, "image": split.x, "stroke": getattr(split, "stroke", None)}
-    return split.x, {name: arrays[name] for name in architecture.condition.spec}
 
 
 def fit_type(job: cli.Job, name: str) -> Any:
@@ -156,7 +149,7 @@ def fit_type(job: cli.Job, name: str) -> Any:
     for group in (members[first : first + parallel] for first in range(0, len(members), parallel)):
         if not records.keys() >= set(group):
             train_group(job, name, group, records)
-    return Finished([records[member] for member in members])
+    return Finished({member.name: records[member] for member in members})
 
 
 def train_group(job: cli.Job, name: str, group: list[Member], records: dict[Member, dict[str, Any]]) -> None:
@@ -174,7 +167,10 @@ def train_group(job: cli.Job, name: str, group: list[Member], records: dict[Memb
         return sweeps.group_epochs(model, group, x, c, shared, start)
 
     like = fitting.Progress(jax.eval_shape(begin), None, [], own)
-    progress = run.train(together, epochs, like, runs.fingerprint((x, c, [member.name for member in group])))
+    try:
+        progress = run.train(together, epochs, like, runs.fingerprint((x, c, [member.name for member in group])))
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{together}: {error}") from None
     for member, one in zip(group, sweeps.split(progress, group), strict=True):
         if member not in records:
             place = f"{name}/{member.name}"
@@ -260,9 +256,8 @@ def score(job: cli.Job, name: str, params: Any) -> dict[str, Any]:
 
 def evaluate(job: cli.Job) -> dict[str, Any]:
     """The scores of every member, by type."""
-    axes = Member._fields
     return {
-        name: {Member(*(record[axis] for axis in axes)).name: record["test"] for record in finished.records}
+        name: {member: record["test"] for member, record in finished.records.items()}
         for name, finished in members_of(job).items()
     }
 
@@ -275,20 +270,19 @@ def members_of(job: cli.Job) -> dict[str, Finished]:
 
 def facts(job: cli.Job) -> dict[str, Any]:
     """Means over seeds, and what they are of; writes `results.csv` and `results.md`."""
-    finished, settings = members_of(job), job.settings
-    records = [record for each in finished.values() for record in each.records]
+    records = [(name, record) for name, each in members_of(job).items() for record in each.records.values()]
     found = {
-        "results": over_seeds(job.run.config.models, finished),
+        "results": plain(over_seeds(job)),
         "examples": len(job.dataset.test.x),
-        "member_commits": sorted({str(record["commit"]) for record in records}),
+        "member_commits": sorted({str(record["commit"]) for _, record in records}),
     }
-    lines = [line(name, record) for name, each in finished.items() for record in each.records]
+    lines = [line(name, record) for name, record in records]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     (job.run.out / "results.csv").write_text(text.getvalue(), encoding="utf-8")
-    summary = found | {"dataset": job.dataset.name, "settings": recorded(settings)}
+    summary = found | {"dataset": job.dataset.name, "settings": recorded(job.settings)}
     (job.run.out / "results.md").write_text(table(summary) + "\n", encoding="utf-8")
     return found
 
@@ -303,27 +297,27 @@ def line(name: str, record: dict[str, Any]) -> dict[str, Any]:
     return values | {"seconds": record["seconds"]}
 
 
-def over_seeds(architectures: Mapping[str, Any], finished: Mapping[str, Finished]) -> list[dict[str, Any]]:
+def over_seeds(job: cli.Job) -> list[dict[str, Any]]:
     """Means and standard deviations over seeds, a row per type, latent size, beta and learning rate.
 
     `pixels_scored` is "hidden" where the model observes the others. `standard_error` is that of the log-likelihood over
     test images, its root mean square over seeds.
     """
+    axes = ("condition", "pixels_scored", "latent_size", "beta", "learning_rate")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for name, each in finished.items():
-        pixels = "hidden" if isinstance(architectures[name].condition, cvae.Image) else "all"
-        for record in each.records:
-            key = (name, pixels, record["latent_size"], record["beta"], record["learning_rate"])
-            groups.setdefault(key, []).append(line(name, record))
+    for name, each in members_of(job).items():
+        pixels = "hidden" if isinstance(job.run.config.models[name].condition, cvae.Image) else "all"
+        for record in each.records.values():
+            member = line(name, record) | {"pixels_scored": pixels}
+            groups.setdefault(tuple(member[axis] for axis in axes), []).append(member)
     rows = []
     for key, group in groups.items():
-        row = dict(zip(("condition", "pixels_scored", "latent_size", "beta", "learning_rate"), key, strict=True))
-        error = statistics.mean(each["log_likelihood_error"] ** 2 for each in group) ** 0.5
-        row |= {"seeds": len(group), "standard_error": error}
+        errors = np.array([member["log_likelihood_error"] for member in group], float)
+        row = dict(zip(axes, key, strict=True))
+        row |= {"seeds": len(group), "standard_error": np.sqrt(np.mean(errors**2))}
         for quantity in (*SCORES, "seconds"):
-            values = [float(each[quantity]) for each in group]
-            std = statistics.stdev(values) if len(values) > 1 else None
-            row[quantity] = {"mean": statistics.mean(values), "std": std}
+            values = np.array([member[quantity] for member in group], float)
+            row[quantity] = {"mean": values.mean(), "std": values.std(ddof=1) if len(values) > 1 else None}
         rows.append(row)
     return rows
 
@@ -331,38 +325,39 @@ def over_seeds(architectures: Mapping[str, Any], finished: Mapping[str, Finished
 # Table and figures
 
 
-def likelihood_of(settings: dict[str, Any]) -> tuple[str, int]:
-    """What the importance-weighted estimate is, and the sign with which it is shown."""
+def likelihood_of(settings: dict[str, Any]) -> tuple[str, bool]:
+    """What the importance-weighted estimate is, and whether its sign is turned where it is shown."""
     grey = settings["training"]["binarization"] == "none"
-    return ("grey cross-entropy", -1) if grey else ("log-likelihood, lower bound", 1)
+    return ("grey cross-entropy" if grey else "log-likelihood, lower bound"), grey
+
+
+def varied(rows: list[dict[str, Any]]) -> list[str]:
+    """Which of beta and learning rate have several values."""
+    return [name for name in ("beta", "learning_rate") if len({row[name] for row in rows}) > 1]
 
 
 def table(summary: dict[str, Any]) -> str:
     """The means and spreads as Markdown, with what the numbers are."""
     rows, settings = summary["results"], summary["settings"]
-    several = {name: len({row[name] for row in rows}) > 1 for name in ("beta", "learning_rate")}
     hidden, seeds = any(row["pixels_scored"] == "hidden" for row in rows), rows[0]["seeds"]
-    quantity, sign = likelihood_of(settings)
-
-    def spread(name: str, digits: int, sign: int = 1) -> list[str]:
-        means = [f"{sign * row[name]['mean']:.{digits}f}" for row in rows]
-        return [
-            mean if row[name]["std"] is None else f"{mean} ± {row[name]['std']:.{digits}f}"
-            for mean, row in zip(means, rows, strict=True)
-        ]
-
-    columns = {"condition": [row["condition"] for row in rows], "latents": [str(row["latent_size"]) for row in rows]}
-    columns |= {name.replace("_", " "): [f"{row[name]:g}" for row in rows] for name, shown in several.items() if shown}
-    if hidden:
-        columns["pixels scored"] = [row["pixels_scored"] for row in rows]
-    columns[quantity] = spread("log_likelihood", 2, sign)
-    columns["standard error"] = [f"{row['standard_error']:.2f}" for row in rows]
-    columns["effective samples"] = spread("effective_samples", 1)
-    columns |= {"rate": spread("rate", 2), "distortion": spread("distortion", 2)}
-    columns |= {"active units": spread("active_units", 1), "seconds": spread("seconds", 1)}
+    quantity, negate = likelihood_of(settings)
+    columns = [
+        Row("condition", "condition", "text"),
+        Row("latents", "latent_size", "text"),
+        *(Row(name.replace("_", " "), name, "general") for name in varied(rows)),
+        *([Row("pixels scored", "pixels_scored", "text")] if hidden else []),
+        Row(quantity, "log_likelihood", negate=negate),
+        Row("standard error", "standard_error"),
+        Row("effective samples", "effective_samples", "one"),
+        Row("rate", "rate"),
+        Row("distortion", "distortion"),
+        Row("active units", "active_units", "one"),
+        Row("seconds", "seconds", "one"),
+    ]
+    body = [[tables.cell(column, row) for column in columns] for row in rows]
     spreads = f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."
     lines = [
-        tables.render(list(columns), list(zip(*columns.values(), strict=True))),
+        tables.render([column.label for column in columns], body),
         "",
         f"{summary['dataset']}, {summary['examples']:,} test images, {trained_for(settings)}; nats per image. "
         f"{spreads} The {quantity} is importance-weighted with {settings['samples']} samples of z each, from the "
@@ -385,18 +380,17 @@ def trained_for(settings: dict[str, Any]) -> str:
 
 def figures(job: cli.Job) -> Iterator[tuple[str, Figure]]:
     """Rate and distortion, and the likelihood by latent size or condition; other pixels scored are drawn apart."""
-    settings, sizes = recorded(job.settings), job.settings.sweep.latent_sizes
-    rows, seeds = over_seeds(job.run.config.models, members_of(job)), len(job.settings.sweep.seeds)
-    quantity, sign = likelihood_of(settings)
+    settings, sizes, seeds = recorded(job.settings), job.settings.sweep.latent_sizes, len(job.settings.sweep.seeds)
+    quantity, negate = likelihood_of(settings)
     bars = f"bars: standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
 
     def title(what: str) -> str:
         return f"{job.dataset.name}: {what}\n{trained_for(settings)}; {bars}"
 
-    panels = {}
+    rows, panels = over_seeds(job), {}
     for pixels, suffix, where in (("all", "", ""), ("hidden", "_hidden", " of the hidden pixels")):
         those = [row for row in rows if row["pixels_scored"] == pixels]
-        lines, label = by_line(those, sign), f"{quantity}{where} (nats)"
+        lines, label = by_line(those, -1 if negate else 1), f"{quantity}{where} (nats)"
         if len(those) > 1:
             figure = plotting.rate_distortion(lines, title(f"test rate and distortion{where}"))
             yield f"rate_distortion{suffix}", figure
@@ -404,7 +398,7 @@ def figures(job: cli.Job) -> Iterator[tuple[str, Figure]]:
             figure = plotting.against_latent_size(lines, label, title(f"test {quantity}{where}"))
             yield f"log_likelihood{suffix}", figure
         if those:
-            panels[label] = {name: (each["value"][0], each["value_error"][0]) for name, each in lines.items()}
+            panels[label] = {name: (line["value"][0], line["value_error"][0]) for name, line in lines.items()}
     if len(sizes) == 1:
         what = f"test {quantity}, {sizes[0]} latent{'s' * (sizes[0] != 1)}"
         yield "log_likelihood", plotting.by_condition(panels, title(what))
@@ -413,23 +407,15 @@ def figures(job: cli.Job) -> Iterator[tuple[str, Figure]]:
 def by_line(rows: list[dict[str, Any]], sign: int) -> dict[str, dict[str, np.ndarray]]:
     """Lines of the charts: per type, beta and learning rate (where there are several), arrays over latent sizes."""
     lines: dict[str, list[dict[str, Any]]] = {}
-    several = {name: len({row[name] for row in rows}) > 1 for name in ("beta", "learning_rate")}
     for row in sorted(rows, key=lambda row: int(row["latent_size"])):
-        more = [f", {name.replace('_', ' ')} {row[name]:g}" for name, shown in several.items() if shown]
+        more = [f", {name.replace('_', ' ')} {row[name]:g}" for name in varied(rows)]
         lines.setdefault(row["condition"] + "".join(more), []).append(row)
-
-    def column(rows: list[dict[str, Any]], name: str, part: str, sign: int = 1) -> np.ndarray:
-        return np.array([sign * (row[name][part] or 0.0) for row in rows])
-
-    return {
-        name: {
-            "latent_size": np.array([row["latent_size"] for row in each]),
-            "value": column(each, "log_likelihood", "mean", sign),
-            "value_error": column(each, "log_likelihood", "std"),
-            "rate": column(each, "rate", "mean"),
-            "rate_error": column(each, "rate", "std"),
-            "distortion": column(each, "distortion", "mean"),
-            "distortion_error": column(each, "distortion", "std"),
-        }
-        for name, each in lines.items()
-    }
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for name, each in lines.items():
+        arrays[name] = {"latent_size": np.array([row["latent_size"] for row in each])}
+        for array, quantity, factor in (
+            ("value", "log_likelihood", sign), ("rate", "rate", 1), ("distortion", "distortion", 1),
+        ):  # fmt: skip
+            arrays[name][array] = factor * np.array([row[quantity]["mean"] for row in each])
+            arrays[name][f"{array}_error"] = np.array([row[quantity]["std"] or 0.0 for row in each])
+    return arrays
