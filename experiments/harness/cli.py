@@ -96,10 +96,6 @@ class Experiment:
         """The class of its settings."""
         return type(self.configs["mnist"])
 
-    def preset(self, dataset: str, smoke: bool) -> Any:
-        """The settings that are the defaults on a data set."""
-        return self.configs["smoke" if smoke else dataset if dataset in self.configs else "mnist"]
-
 
 @dataclass
 class Job:
@@ -164,6 +160,15 @@ def execute(experiment: Experiment, settings: Any) -> Path:
     return out
 
 
+def execute_all(experiment: Experiment, runs: Mapping[str, Any]) -> None:
+    """Execute several runs, settings by title; what cannot work is refused before the first is trained."""
+    for settings in runs.values():
+        plan(experiment, settings)
+    for title, settings in runs.items():
+        print(f"\n{title}")
+        execute(experiment, settings)
+
+
 def report(experiment: Experiment, summary: dict[str, Any]) -> str:
     """The table of a run, and the notes on it."""
     notes = [f"note: {note}" for note in summary.get("notes", [])]
@@ -188,12 +193,11 @@ class Which:
     smoke: bool = False
 
     @property
-    def preset(self) -> tuple[str, bool]:
-        """The data set that is meant, and whether it is a smoke run."""
-        name = self.dataset
-        if name == "auto" and not {"-h", "--help"} & set(sys.argv):
-            name = "digits" if self.smoke else available(self.data_dir)
-        return name, self.smoke
+    def meant(self) -> str:
+        """The name of the data set; "auto" where only the help is shown, which must not download it."""
+        if self.dataset != "auto" or {"-h", "--help"} & set(sys.argv):
+            return self.dataset
+        return "digits" if self.smoke else available(self.data_dir)
 
 
 @cache
@@ -207,7 +211,7 @@ def command(experiment: Experiment, description: str | None) -> None:
 
     def parse() -> Any:
         which = partially(Which)
-        preset = with_folder(experiment.name, experiment.preset(*which.preset), which)
+        preset = with_folder(experiment.name, chosen(experiment.configs, which.meant, which.smoke), which)
         return options(type(preset), description, default=preset)
 
     protected(lambda: execute(experiment, parse()))
@@ -218,10 +222,15 @@ def partially(kind: type[T]) -> T:
     return tyro.cli(kind, return_unknown_args=True, add_help=False, config=FLAGS)[0]
 
 
+def chosen(configs: Mapping[str, T], dataset: str, smoke: bool) -> T:
+    """The config that has the defaults on a data set: "smoke", that of its name, or "mnist"."""
+    return configs["smoke" if smoke else dataset if dataset in configs else "mnist"]
+
+
 def with_folder(experiment: str, preset: Any, which: Which) -> Any:
     """A preset with its data set and its usual run folder, which the help then shows."""
-    name, smoke = which.preset
-    out = folder(experiment, preset, "digits" if smoke else "mnist" if name == "auto" else name)
+    name = which.meant
+    out = folder(experiment, preset, "digits" if which.smoke else "mnist" if name == "auto" else name)
     return replace(preset, dataset=name, out=out)
 
 
