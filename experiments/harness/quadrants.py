@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -90,8 +89,4 @@ def write(records: list[dict[str, Any]], out: Path) -> None:
     """Write table.json, table.csv and table.md."""
     runs.write_json(out / "table.json", records)
     (out / "table.md").write_text(markdown(records) + "\n", encoding="utf-8")
-    names = list(dict.fromkeys(name for each in records for name in each))
-    with (out / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(records)
+    tables.write_csv(out / "table.csv", records)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -87,3 +89,12 @@ def by_row(columns: Sequence[Row], results: dict[str, Any], corner: str = "") ->
 def with_seconds(summary: dict[str, Any]) -> dict[str, Any]:
     """The test results of a run by model, each with its seconds of training."""
     return {name: record | {"seconds": summary["seconds"][name]} for name, record in summary["test"].items()}
+
+
+def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records as a line each; one that lacks a column of another has an empty cell there."""
+    names = dict.fromkeys(name for record in records for name in record)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(names), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
