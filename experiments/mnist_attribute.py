@@ -28,7 +28,7 @@ from cvae.evaluation import Estimate, mean
 from cvae.settings import Count, CountOrZero, replace
 from experiments import harness
 from experiments.harness import Row, cli, tables
-from experiments.harness.label_figures import curves
+from experiments.harness.label_figures import check_digit, curves
 from experiments.measures import fidelity, strokes
 
 UNITS, TO_UNITS = ("px", "°"), np.array([1, 180 / math.pi])  # strokes are measured in pixels and radians
@@ -71,12 +71,9 @@ CONFIGS = {
 
 def check(settings: Settings, dataset: cvae.data.Dataset) -> None:
     """Refuse a digit that is no class, and targets that are not grey."""
-    classes = dataset.num_classes
-    checks.require(settings.digit < classes, "--digit", f"be a class in [0, {classes})", settings.digit)
-    binarization = settings.training.binarization
-    checks.require(
-        binarization == "none", "--binarization", "be none, because strokes are of grey images", binarization
-    )
+    check_digit(settings.digit, dataset)
+    chosen = settings.training.binarization
+    checks.require(chosen == "none", "--binarization", "be none, because strokes are of grey images", chosen)
 
 
 class Measured(NamedTuple):

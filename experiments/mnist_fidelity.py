@@ -11,6 +11,7 @@ test images binarised once. Results go to RUN_fidelity, a run folder of its own.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +73,7 @@ def execute(settings: Settings) -> Path:
     dataset = cvae.data.load(config.dataset, settings.data_dir)
     data = (dataset, params)
     if summary := finished(out, settings, data):
-        print(f"finished on {summary['date'][:10]}: {out / 'summary.json'}; --fresh starts over\n\n{table(summary)}")
+        print(table(summary))
         return out
     with Run(config, out, settings, data) as run:
         print("training the reference classifier on real images", flush=True)
@@ -81,14 +82,9 @@ def execute(settings: Settings) -> Path:
         generated = []
         for temperature in settings.temperatures:
             print(f"temperature {temperature:g}", flush=True)
-            options: dict[str, Any] = {"temperature": temperature}
-            means, draws = (
-                measured(
-                    classifier, generate(model, params, named(run.key, "figures"), label, mean=mean, **options), label
-                )
-                for mean in (True, False)
-            )
-            generated.append(options | means | {"draws": draws})
+            draw = partial(generate, model, params, named(run.key, "figures"), label, temperature=temperature)
+            means, draws = (measured(classifier, draw(mean=mean), label) for mean in (True, False))
+            generated.append({"temperature": temperature} | means | {"draws": draws})
         test = dataset.test
         real = measured(classifier, test.x, test.label)
         real["draws"] = measured(classifier, binarized(test.x, {})[0].astype(np.float32), test.label)

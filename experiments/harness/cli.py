@@ -86,10 +86,10 @@ class Experiment:
     figures: Callable[[Any], Iterator[tuple[str, Figure]]]  # (job) -> the figures with their names
     table: Callable[[dict[str, Any]], str]  # (summary) -> what is printed at the end
     examples: Callable[[Architecture, Any], Examples] = by_spec
-    check: Callable[[Any, Any], None] = field(default=lambda settings, dataset: None)  # refuses options
+    check: Callable[[Any, Any], None] = lambda settings, dataset: None  # refuses options
     load: Callable[[Any], Any] = load  # (settings) -> the data set, its splits with more fields if needed
-    fit: Callable[[Any, str], Trained] = field(default=lambda job, name: job.fit(name))  # (job, name of a model)
-    facts: Callable[[Any], dict[str, Any]] = field(default=lambda job: {})  # (job) -> more entries of the summary
+    fit: Callable[[Any, str], Trained] = lambda job, name: job.fit(name)  # (job, name of a model)
+    facts: Callable[[Any], dict[str, Any]] = lambda job: {}  # (job) -> more entries of the summary
 
     @property
     def settings(self) -> type:
@@ -144,7 +144,6 @@ def execute(experiment: Experiment, settings: Any) -> Path:
     """Fit, measure and draw what the settings say, or print the results that are there; returns the run folder."""
     dataset, config, out = plan(experiment, settings)
     if summary := finished(out, settings, dataset):
-        print(f"finished on {summary['date'][:10]}: {out / 'summary.json'}; --fresh starts over\n")
         print(report(experiment, summary))
         return out
     with Run(config, out, settings, dataset) as run:

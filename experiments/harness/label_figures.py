@@ -14,7 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cvae
-from cvae import plotting
+from cvae import checks, plotting
+from cvae.data import Dataset
 
 if TYPE_CHECKING:
     from experiments.harness.cli import Job
@@ -28,6 +29,12 @@ NOTE = (
     "Training values are means over an epoch in which the parameters still improve, and include the noise of training;"
     " so validation, measured after the epoch, may lie below."
 )
+
+
+def check_digit(digit: int, dataset: Dataset) -> None:
+    """Refuse a digit to draw that is no class."""
+    classes = dataset.num_classes
+    checks.require(digit < classes, "--digit", f"be a class in [0, {classes})", digit)
 
 
 def label_figures(job: Job, digit: int) -> Iterator[tuple[str, Figure]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from matplotlib.figure import Figure
 
 import cvae
@@ -152,7 +153,7 @@ class Run:
     def _save(self, checkpointer: Any, progress: fitting.Progress, facts: dict[str, Any]) -> None:
         record = {"facts": facts, "history": runs.history_to_json(progress.history)}
         last = progress.history[-1].validation or progress.history[-1].train
-        loss = last.loss if isinstance(last.loss, float) else sum(last.loss) / len(last.loss)
+        loss = float(np.mean(last.loss))  # of members side by side, their mean
         checkpointer.save(len(progress.history), {"state": progress.state, "best": progress.best}, record, loss)
 
     def _restore(self, checkpointer: Any, like: fitting.Progress, facts: dict[str, Any]) -> fitting.Progress | None:
@@ -193,12 +194,14 @@ def recorded(settings: Any) -> dict[str, Any]:
 
 
 def finished(out: Path, settings: Any, data: Any) -> dict[str, Any] | None:
-    """The summary in a run folder if it is of these very settings and arrays, and is to stay."""
+    """The summary in a run folder, announced, if it is of these very settings and arrays and is to stay."""
     if settings.fresh or not (out / "summary.json").exists():
         return None
     summary = runs.read_summary(out)
-    same = summary.get("settings") == recorded(settings) and summary.get("data") == runs.fingerprint(data)
-    return summary if same else None
+    if summary.get("settings") != recorded(settings) or summary.get("data") != runs.fingerprint(data):
+        return None
+    print(f"finished on {summary['date'][:10]}: {out / 'summary.json'}; --fresh starts over\n")
+    return summary
 
 
 def plain(results: Any) -> Any:
