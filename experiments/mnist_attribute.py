@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -47,7 +47,7 @@ class Settings(harness.Settings):
     training: cvae.Training = cvae.Training(epochs=12, batch_size=100, schedule="cosine", ema_decay=0.999)
     samples: Count = 100
     """importance samples of the grey cross-entropy"""
-    proposal: Literal["posterior", "prior", "mixture"] = "posterior"
+    proposal: harness.Proposal = "posterior"
     """how they are drawn; mixture is half each"""
     digit: CountOrZero = 5
     """the class that is drawn across the grid of thickness and slant"""

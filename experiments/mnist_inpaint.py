@@ -47,7 +47,7 @@ class Settings(harness.Settings):
     training: cvae.Training = cvae.Training(batch_size=100, schedule="cosine", ema_decay=0.999, binarization="dynamic")
     samples: Count = 100
     """importance samples of log p(x | c)"""
-    proposal: Literal["posterior", "prior", "mixture"] = "posterior"
+    proposal: harness.Proposal = "posterior"
     """how they are drawn; mixture is half each"""
 
 

@@ -15,7 +15,7 @@ accuracy and diversity within a class. Expected on MNIST: -log p(x | y) of 79.3 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ from cvae.objectives import ImportanceEstimate
 from cvae.settings import Count, CountOrZero, replace
 from experiments import harness
 from experiments.harness import Row, tables
-from experiments.harness.generated import compare, generate
+from experiments.harness.generated import generate, measure
 from experiments.harness.label_figures import curves
 from experiments.harness.run import binarized
 from experiments.measures import reference_classifier
@@ -57,7 +57,7 @@ class Settings(harness.Settings):
     """how many the first images are"""
     class_samples: Count = 100
     """importance samples of log p(x | y) for every class, to classify"""
-    proposal: Literal["posterior", "prior", "mixture"] = "posterior"
+    proposal: harness.Proposal = "posterior"
     """how they are drawn; mixture is half each"""
     generated: Annotated[int, Field(ge=2)] = 1000
     """images generated per class, for the reference classifier"""
@@ -139,11 +139,10 @@ def generated_digits(job: harness.Job) -> dict[str, Any]:
     accuracy, diversity = {}, {}
     for suffix, is_mean in (("", True), ("_draws", False)):
         images = generate(*job.trained["cvae"][:2], job.key("figures"), label, mean=is_mean)
-        measured = compare(classifier, images, label)
-        accuracy[f"generated{suffix}"], diversity[f"generated{suffix}"] = measured
+        accuracy[f"generated{suffix}"], diversity[f"generated{suffix}"] = measure(classifier, images, label)
     test = job.dataset.test
     for name, images in (("real", test.x), ("real_binarized", binarized(test.x, {})[0].astype(np.float32))):
-        accuracy[name], diversity[name] = compare(classifier, images, test.label)
+        accuracy[name], diversity[name] = measure(classifier, images, test.label)
     return {"conditioning_accuracy": accuracy | {"images": len(label)}, "diversity": diversity}
 
 

@@ -62,7 +62,7 @@ NAME = "mnist_quadrants"
 GREY_SAMPLES = 10  # of the ELBO, as in Pyro's tutorial
 
 Rows = Annotated[tuple[RowName, ...], Field(min_length=1)]
-Proposals = Annotated[tuple[Literal["posterior", "prior", "mixture"], ...], Field(min_length=1)]
+Proposals = Annotated[tuple[harness.Proposal, ...], Field(min_length=1)]
 DEFAULT_ROWS: Rows = ("deterministic", "gsnn", "cvae", "residual")
 
 

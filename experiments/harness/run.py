@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from experiments.harness.interruption import Stopped, deferred
 SECONDS = 10  # between checkpoints by default
 
 Examples = tuple[Any, dict[str, Any]]  # x and c
+Proposal = Literal["posterior", "prior", "mixture"]  # of importance samples; mixture is half each
 
 
 class Trained(NamedTuple):
@@ -235,7 +236,7 @@ def elbo_summary(trained: Trained, key: jax.Array, x: Any, c: Any) -> dict[str, 
 
 
 def likelihood_summary(
-    trained: Trained, key: jax.Array, x: Any, c: Any, *, num_samples: int, proposal: str = "posterior"
+    trained: Trained, key: jax.Array, x: Any, c: Any, *, num_samples: int, proposal: Proposal = "posterior"
 ) -> dict[str, Any]:
     """Importance-sampled log p(x | c), a lower bound, with its effective sample size."""
     model, params, *_ = trained

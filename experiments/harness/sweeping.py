@@ -31,7 +31,7 @@ from cvae.data.datasets import Dataset
 from cvae.settings import Count, CountOrZero
 from cvae.sweeps import Member
 from experiments.harness import cli, sweep_results
-from experiments.harness.run import Trained, binarized, elbo_summary, likelihood_summary, plain
+from experiments.harness.run import Proposal, Trained, binarized, elbo_summary, likelihood_summary, plain
 from experiments.harness.sweep_results import PROTOCOL, SCORES, Finished
 from experiments.measures import strokes
 
@@ -64,7 +64,7 @@ class Settings(cli.Settings):
     """members trained side by side; 0 is one on a CPU, and all on an accelerator"""
     samples: Count = 100
     """importance samples per image; with another number, finished members are scored again"""
-    proposal: Literal["posterior", "prior", "mixture"] = "posterior"
+    proposal: Proposal = "posterior"
     """distribution of the importance samples; mixture is half posterior, half prior"""
 
 
