@@ -18,6 +18,7 @@ from experiments.harness.tables import Row
 ESTIMATES = ("log_likelihood", "elbo", "rate", "distortion", "effective_samples")
 SCORES = (*ESTIMATES, "active_units")
 PROTOCOL = ("num_samples", "proposal")
+DRAWN = {"value": "log_likelihood", "rate": "rate", "distortion": "distortion"}  # by its name in the charts
 
 
 class Finished(NamedTuple):
@@ -185,9 +186,8 @@ def by_line(rows: list[dict[str, Any]], sign: int) -> dict[str, dict[str, np.nda
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for name, each in lines.items():
         arrays[name] = {"latent_size": np.array([row["latent_size"] for row in each])}
-        for array, quantity, factor in (
-            ("value", "log_likelihood", sign), ("rate", "rate", 1), ("distortion", "distortion", 1),
-        ):  # fmt: skip
-            arrays[name][array] = factor * np.array([row[quantity]["mean"] for row in each])
+        for array, quantity in DRAWN.items():
+            arrays[name][array] = np.array([row[quantity]["mean"] for row in each])
             arrays[name][f"{array}_error"] = np.array([row[quantity]["std"] or 0.0 for row in each])
+        arrays[name]["value"] *= sign
     return arrays
