@@ -135,16 +135,13 @@ def follows(requested: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
     Shapes: [N, 2], [N, 2], in pixels and radians.
     """
     valid = np.isfinite(measured).all(axis=1)
-    unknown = Estimate(math.nan, math.nan)
-    enough = valid.sum() > 2  # a correlation needs three
-    r = fidelity.correlation(requested[valid], measured[valid]) if enough else [unknown] * len(strokes.NAMES)
-    errors = np.abs(measured - requested)[valid].T * TO_UNITS[:, None]
+    r = errors = [Estimate(math.nan, math.nan)] * len(strokes.NAMES)
+    if valid.sum() > 2:  # a correlation needs three
+        r = fidelity.correlation(requested[valid], measured[valid])
+        errors = [mean(error) for error in np.abs(measured - requested)[valid].T * TO_UNITS[:, None]]
     return {
         "correlation": dict(zip(strokes.NAMES, r, strict=True)),
-        "mean_absolute_error": {
-            name: mean(error) if enough else unknown
-            for name, error in zip(("thickness_px", "slant_degrees"), errors, strict=True)
-        },
+        "mean_absolute_error": dict(zip(("thickness_px", "slant_degrees"), errors, strict=True)),
         "not_measurable": int((~valid).sum()),
     }
 

@@ -15,6 +15,7 @@ accuracy and diversity within a class. Expected on MNIST: -log p(x | y) of 79.3 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -134,15 +135,17 @@ def likelihoods(estimate: ImportanceEstimate, scores: np.ndarray, label: np.ndar
 
 def generated_digits(job: harness.Job) -> dict[str, Any]:
     """Conditioning accuracy and diversity within a class of generated digits, and of real ones, as means and draws."""
-    classifier = reference_classifier.train(*job.dataset.train, job.settings.seed)
+    classifier, test = reference_classifier.train(*job.dataset.train, job.settings.seed), job.dataset.test
     label = np.repeat(np.arange(job.dataset.num_classes), job.settings.generated)
-    accuracy, diversity = {}, {}
-    for suffix, is_mean in (("", True), ("_draws", False)):
-        images = generate(*job.trained["cvae"][:2], job.key("figures"), label, mean=is_mean)
-        accuracy[f"generated{suffix}"], diversity[f"generated{suffix}"] = measure(classifier, images, label)
-    test = job.dataset.test
-    for name, images in (("real", test.x), ("real_binarized", binarized(test.x, {})[0].astype(np.float32))):
-        accuracy[name], diversity[name] = measure(classifier, images, test.label)
+    draw = partial(generate, *job.trained["cvae"][:2], job.key("figures"), label)
+    measured = {
+        "generated": measure(classifier, draw(mean=True), label),
+        "generated_draws": measure(classifier, draw(mean=False), label),
+        "real": measure(classifier, test.x, test.label),
+        "real_binarized": measure(classifier, binarized(test.x, {})[0].astype(np.float32), test.label),
+    }
+    accuracy = {name: each.conditioning_accuracy for name, each in measured.items()}
+    diversity = {name: each.diversity for name, each in measured.items()}
     return {"conditioning_accuracy": accuracy | {"images": len(label)}, "diversity": diversity}
 
 
