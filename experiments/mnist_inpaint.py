@@ -78,16 +78,17 @@ class Masked(NamedTuple):
 
 def load(settings: Settings) -> Any:
     """The data set; the masks and, unless they stay grey, the pixels of validation and test are drawn once."""
-    dataset = cli.load(settings)
-    train = Masked(*dataset.train, np.ones(dataset.train.x.shape, bool))
-    splits: dict[str, Any] = {"train": train}
-    for part in ("validation", "test"):
-        x, label = getattr(dataset, part)
+    dataset: Any = cli.load(settings)
+
+    def drawn(part: str, x: np.ndarray, label: np.ndarray) -> Masked:
         seed = BINARIZATION_SEEDS[part]
         observed = cvae.masks.draw(settings.mask, named(jax.random.key(seed), part), len(x), x.shape[1:])
         x = x if settings.training.binarization == "none" else cvae.data.binarize(seed, x)
-        splits[part] = Masked(x, label, np.asarray(observed))
-    return dataset._replace(**splits)
+        return Masked(x, label, np.asarray(observed))
+
+    train = Masked(dataset.train.x, dataset.train.label, np.ones(dataset.train.x.shape, bool))
+    validation, test = drawn("validation", *dataset.validation), drawn("test", *dataset.test)
+    return dataset._replace(train=train, validation=validation, test=test)
 
 
 def models(settings: Settings, dataset: cvae.data.Dataset) -> dict[str, cvae.Architecture]:

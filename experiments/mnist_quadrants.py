@@ -154,7 +154,7 @@ class Targets(NamedTuple):
 
 def load(settings: Settings) -> Any:
     """The data set in the protocol's split: the last sixth of the training file, in its own order, for validation."""
-    dataset = cli.load(settings)
+    dataset: Any = cli.load(settings)
 
     def part(name: str, x: np.ndarray, label: np.ndarray) -> Targets:
         once = name != "train" and settings.training.binarization != "none"
@@ -164,12 +164,11 @@ def load(settings: Settings) -> Any:
     x = np.concatenate([dataset.validation.x, dataset.train.x])
     label = np.concatenate([dataset.validation.label, dataset.train.label])
     cut = len(x) - len(x) // 6
-    splits: dict[str, Any] = {
-        "train": part("train", x[:cut], label[:cut]),
-        "validation": part("validation", x[cut:], label[cut:]),
-        "test": part("test", *dataset.test),
-    }
-    return dataset._replace(**splits)
+    return dataset._replace(
+        train=part("train", x[:cut], label[:cut]),
+        validation=part("validation", x[cut:], label[cut:]),
+        test=part("test", *dataset.test),
+    )
 
 
 def models(settings: Settings, dataset: Any) -> dict[str, cvae.Architecture]:
