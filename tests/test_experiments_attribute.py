@@ -32,7 +32,7 @@ def test_the_summary_is_what_the_saved_models_score(finished, settings):
     summary, dataset = json.loads((finished / "summary.json").read_text()), mnist_attribute.load(settings)
     for name in MODELS:
         row, (model, params) = summary["test"][name], cvae.load(finished, name)
-        x, c = mnist_attribute.examples(model.architecture, dataset.test)
+        x, c = mnist_attribute.EXPERIMENT.examples(model.architecture, dataset.test)
         terms = cvae.evaluate(model, params, jax.random.key(99), x, c)  # other draws of z than the run's
         assert abs(row["elbo"]["value"] - terms.value.mean()) < 5 * row["elbo"]["standard_error"]
         assert row["grey_cross_entropy"]["value"] < -row["elbo"]["value"]

@@ -27,7 +27,7 @@ def test_the_summary_is_what_the_saved_model_scores(run):
     settings, out = run
     row = json.loads((out / "summary.json").read_text())["test"]["cvae"]
     (model, params), dataset = cvae.load(out), mnist_inpaint.load(settings)
-    x, c = mnist_inpaint.examples(model.architecture, dataset.test)
+    x, c = mnist_inpaint.EXPERIMENT.examples(model.architecture, dataset.test)
     assert set(c) == {"image", "observed", "label"}
     terms = cvae.evaluate(model, params, jax.random.key(99), x, c)  # other draws of z than the run's
     assert abs(row["elbo"]["value"] - terms.value.mean()) < 5 * row["elbo"]["standard_error"]

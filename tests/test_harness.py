@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import json
+import math
 import os
 import platform
 import re
@@ -62,6 +64,15 @@ def test_formats(name, value, text):
 def test_results_are_written_as_json_has_them():
     results = {"a": (cvae.evaluation.Estimate(1.0, 0.5), np.float32(2)), 3: np.arange(2), "path": Path("x")}
     assert plain(results) == {"a": [{"value": 1.0, "standard_error": 0.5}, 2.0], "3": [0, 1], "path": "x"}
+
+
+def test_what_is_not_a_number_is_null_and_a_dash():
+    """JSON has no NaN: the confidence of an empty bin, the correlation of images that cannot be measured."""
+    found = plain({"bins": np.array([np.nan, 0.5]), "correlation": cvae.evaluation.Estimate(math.nan, math.nan)})
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found == {"bins": [None, 0.5], "correlation": {"value": None, "standard_error": None}}
+    assert tables.cell(Row("", "correlation", "correlation"), found) == "-"
+    np.testing.assert_array_equal(np.array(found["bins"], float), [np.nan, 0.5])  # as the figure reads them
 
 
 # Runs
