@@ -212,7 +212,8 @@ def _finite_means(metrics: Metrics, params: Params, number: int) -> Metrics:
     wrong = np.argwhere(~np.isfinite(metrics.loss))
     if len(wrong) > 0:
         value, place = np.asarray(metrics.loss)[tuple(wrong[0])], wrong[0][-1] + 1
-        raise FloatingPointError(f"the loss in epoch {number}, step {place} is {value}; {REMEDY}")
+        member = f" of member {wrong[0][0] + 1} of the group" if metrics.loss.ndim > 1 else ""  # type: ignore[attr-defined]
+        raise FloatingPointError(f"the loss{member} in epoch {number}, step {place} is {value}; {REMEDY}")
     if not all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):  # spoilt by the last step
         raise FloatingPointError(f"the parameters after epoch {number} are not finite; {REMEDY}")
     return Metrics(*(np.mean(values, axis=-1, dtype=np.float64).tolist() for values in metrics))
