@@ -11,8 +11,6 @@ cannot pass by luck.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -44,16 +42,6 @@ CONDITIONS = {
         )
     ),
 }
-
-
-@contextmanager
-def quickly_compiled() -> Iterator[None]:
-    """Leave out most of XLA's optimisations: many small programs, each run once, compile in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 class LinearGaussian(NamedTuple):

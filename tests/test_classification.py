@@ -7,13 +7,7 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 
 from cvae.classification import BINS, class_log_likelihoods, classify
-from tests.oracles import BATCH, CONDITIONS, linear_gaussian, quickly_compiled
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled():
-        yield
+from tests.oracles import BATCH, CONDITIONS, linear_gaussian
 
 
 def exact_scores(oracle, name: str, classes: int) -> np.ndarray:

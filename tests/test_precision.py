@@ -94,7 +94,7 @@ def answers() -> dict[str, np.ndarray]:
 
 def run(path, **settings) -> dict[str, np.ndarray]:
     """The answers of a process with these settings."""
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | settings
+    environment = os.environ | settings
     command = [sys.executable, "-W", "ignore", "-m", "tests.test_precision", str(path)]
     done = subprocess.run(
         command,

@@ -9,7 +9,6 @@ import json
 import math
 import re
 import types
-import warnings
 from collections import Counter
 from functools import cache, partial
 
@@ -29,19 +28,14 @@ from cvae.evaluation import active_units
 from cvae.origin import _within_32_bits
 from cvae.settings import from_json, to_json
 from tests.conftest import BATCH, CLASSES, EVENT, LATENT, build
-from tests.oracles import CONDITIONS, draw_conditions, features, quickly_compiled
+from tests.oracles import CONDITIONS, draw_conditions, features
 from tests.oracles import EVENT as ELEMENTS
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of uint8 images of 0 and 1
 
 KEY = jax.random.key(11)
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 OUTCOMES: Counter[str] = Counter()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of uint8 images of 0 and 1
-        yield
 
 
 @pytest.fixture(autouse=True)

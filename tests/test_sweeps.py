@@ -13,7 +13,6 @@ from cvae.settings import replace
 from cvae.sweeps import Member, fit_members, group_epochs, split
 from cvae.training import train_steps
 from tests.conftest import CLASSES, EVENT
-from tests.oracles import quickly_compiled
 
 SIZE, WIDEST = 23, 4
 # Everything that a member alone and members side by side might treat differently.
@@ -31,12 +30,6 @@ FIVE = [
 # Of a weight: 8 steps of 5e-3 at most. A gradient's rounding, some 1e-6 of it, may grow a hundredfold through Adam's
 # division and again as often through the steps after it: a hundredth of the way would be no rounding.
 ROUNDING = 8 * 5e-3 * 1e-3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled():
-        yield
 
 
 @pytest.fixture(scope="module")

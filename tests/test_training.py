@@ -19,14 +19,6 @@ from cvae.keys import named
 from cvae.settings import replace
 from cvae.training import TrainState, init_state, static, train_steps
 from tests.conftest import CLASSES, EVENT, weights
-from tests.oracles import quickly_compiled
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled():
-        yield
-
 
 # A real model
 
