@@ -54,11 +54,6 @@ def test_bad_options_are_refused(arguments, message, finished):
     assert_refused(call(write, *arguments, "--run", str(finished)), message)
 
 
-def test_without_a_run_the_command_that_makes_one_is_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert_refused(call(write, "2026"), "(make one with `python -m experiments.mnist_label`), got none at runs/")
-
-
 def test_kmnist_is_typed_in_hiragana():
     np.testing.assert_array_equal(write.labels_of("はつお", "kmnist"), [5, 3, 0])
     with pytest.raises(ValueError, match="got 'fashion_mnist'"):
