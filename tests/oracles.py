@@ -44,6 +44,15 @@ CONDITIONS = {
 }
 
 
+# A model of three numbers that ignores x and z: its only parameter is the level b that it predicts.
+LEVEL = cvae.CVAE(
+    lambda key: {"b": jnp.zeros(3)},
+    lambda params, x, c: Normal(jnp.zeros((len(x), 2)), jnp.zeros((len(x), 2))),
+    lambda params, c: Normal(jnp.zeros((1, 2)), jnp.zeros((1, 2))),
+    lambda params, z, c: Normal(jnp.broadcast_to(params["b"], (len(z), 3)), jnp.zeros((len(z), 3))),
+)
+
+
 class LinearGaussian(NamedTuple):
     """A conditional model with an exact answer, and examples."""
 

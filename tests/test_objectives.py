@@ -200,27 +200,6 @@ def tame(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(lambda p, leaf: leaf * (0.4 if p[-1].key == "kernel" else 1.0), params)
 
 
-def test_a_mixture_finds_what_a_narrow_posterior_misses():
-    """Of a posterior with a third of its width, against an integral: the mixture is nearer, with the same draws."""
-    model, params, x, c = build(cvae.Label(5), latent_size=2, prior="learned")
-    narrow = model._replace(
-        encode=lambda *a: Normal((q := model.encode(*a)).mean, q.log_std - np.log(3.0)), architecture=model.architecture
-    )
-    params = tame(params)
-    exact = integrated_log_prob(model, params, x, c)
-
-    def missing(proposal):
-        keys = jax.random.split(jax.random.key(0), 50)
-        score = jax.jit(jax.vmap(lambda key: cvae.iwae(narrow, params, key, x, c, num_samples=100, proposal=proposal)))
-        values = np.asarray(score(keys), np.float64)
-        return (exact - values.mean(axis=0)).mean(), error(values.mean(axis=1))
-
-    (posterior, off), (mixture, mixture_off) = missing("posterior"), missing("mixture")
-    assert posterior > 5 * off
-    assert posterior - mixture > 5 * np.hypot(off, mixture_off)
-    assert mixture > -5 * mixture_off
-
-
 def gsnn_of(oracle) -> np.ndarray:
     """E_{p(z | c)} log p(x | z, c), [B]: that at the mean, less what the spread of z costs."""
     p, x, f, _ = oracle.double()
@@ -228,14 +207,6 @@ def gsnn_of(oracle) -> np.ndarray:
     spread = np.trace(p["W"] @ np.diag(np.exp(2 * p["log_s0"])) @ p["W"].T)
     constant = EVENT * np.log(NOISE * np.sqrt(2 * np.pi))
     return -(((x - mean) ** 2).sum(axis=1) + spread) / (2 * NOISE**2) - constant
-
-
-@pytest.mark.parametrize("name", ["unconditional", "label"])
-def test_from_the_prior_the_elbo_is_the_expected_log_likelihood(name):
-    oracle = linear_gaussian(exact=False, condition=CONDITIONS[name])
-    values = draws(oracle, lambda *a: jnp.stack([(terms := cvae.elbo(*a, proposal="prior")).value, terms.kl]), 5)
-    assert np.all(np.abs(values[:, 0].mean(axis=0) - gsnn_of(oracle)) < 5 * error(values[:, 0]))
-    assert not np.any(values[:, 1])
 
 
 def test_the_hybrid_is_the_cvae_at_weight_1_and_the_gsnn_at_0():
@@ -277,7 +248,7 @@ def test_equal_weights_are_summed_exactly(num_samples):
 
 def test_memory_does_not_grow_with_the_number_of_samples():
     """Values and gradients of 20,000 samples: seen in the memory that the compiled programs ask for."""
-    model, params, x, c = build(cvae.Label(5), 2, latent_size=2, hidden=(16,))
+    model, params, x, c = linear_gaussian(exact=False)
 
     def needed(num_samples):
         def loss(params, key):
