@@ -1,4 +1,4 @@
-"""Inpainting: a smoke run with random masks, what is scored and drawn, refusals."""
+"""Inpainting: a smoke run with random masks, and what is scored and drawn."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The strong label-conditional model: a smoke run, what its numbers are, refusals."""
+"""The strong label-conditional model: a smoke run, and what its numbers are."""
 
 import json
 

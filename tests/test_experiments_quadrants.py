@@ -1,4 +1,4 @@
-"""The paper's table: its protocol, a smoke run of its rows, the tables, what a second call repeats, refusals."""
+"""The paper's table: its protocol, a smoke run of its rows, the tables, and what a second call repeats."""
 
 import csv
 import json

@@ -43,8 +43,6 @@ def test_without_spread_there_is_one_style(finished, tmp_path):
 BAD = {
     "a letter": (["20a6"], "text must hold only characters that the model was trained on, 0123456789, got 'a' in"),
     "nothing": ([""], "text must hold at least one character"),
-    "no styles": (["1", "--styles", "0"], "styles must be greater than or equal to 1, got 0"),
-    "cold": (["1", "--temperature", "-1"], "temperature must be greater than or equal to 0, got -1.0"),
     "not a png": (["1", "--out", "page.pdf"], "--out must end in .png, got 'page.pdf'"),
 }
 

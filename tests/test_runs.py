@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from cvae.config import Config
 from cvae.fitting import Epoch
 from cvae.settings import replace, to_json
 from cvae.training import Metrics
+from tests.conftest import weights
 
 MODELS = {
     "cvae": cvae.Architecture(event_shape=(2, 3, 1), condition=cvae.Label(5), latent_size=4, hidden=(7,)),
@@ -31,9 +31,7 @@ EPOCHS = [
 
 def make_params(model: cvae.CVAE, seed: int, dtype: str = "float32") -> dict:
     """Parameters of a model's shapes, without compiling its `init`."""
-    rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), dtype), shapes)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), weights(model, seed))
 
 
 def assert_same(one: dict, two: dict) -> None:
