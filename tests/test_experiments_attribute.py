@@ -1,4 +1,4 @@
-"""Thickness and slant as conditions: a smoke run, what counts as a failure, refusals."""
+"""Thickness and slant as conditions: a smoke run, and what counts as a failure."""
 
 import json
 
@@ -78,11 +78,3 @@ def test_what_cannot_be_measured_is_counted_and_the_rest_compared():
     nothing = mnist_attribute.follows(requested, np.full_like(requested, np.nan))
     assert nothing["not_measurable"] == 5
     assert np.isnan(nothing["correlation"]["slant"].value)
-
-
-def test_bad_options_are_refused_before_anything_is_measured(settings):
-    with pytest.raises(ValueError, match=r"--digit must be a class in \[0, 10\), got 10"):
-        mnist_attribute.load(cvae.replace(settings, digit=10))
-    drawn = cvae.replace(settings.training, binarization="dynamic")
-    with pytest.raises(ValueError, match=r"--binarization must be none, .* got dynamic"):
-        mnist_attribute.load(cvae.replace(settings, training=drawn))

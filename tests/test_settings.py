@@ -4,7 +4,6 @@ import json
 import pickle
 from typing import Annotated, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -137,16 +136,6 @@ def test_a_class_is_chosen_by_its_name():
     assert to_json(SETTINGS["own condition"])["condition"] == {"kind": "Double", "factor": 3.0}
     part = to_json(SETTINGS["own part"])["condition"]["parts"][0]
     assert part == {"kind": "Label", "num_classes": 3, "name": "label"}
-
-
-def test_a_users_own_condition_makes_a_model():
-    model = cvae.make(SETTINGS["own condition"])
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    c = {"double": np.ones((3, 2), np.float32)}
-    assert jax.eval_shape(model.prior, params, c).mean.shape == (3, 4)
-    np.testing.assert_array_equal(Double(3.0).encode(c).flat, 3 * c["double"])
-    with pytest.raises(ValueError, match=r"c\['double'\] must have shape \[B, 2\]"):
-        model.prior(params, {"double": np.ones((3, 3))})
 
 
 def test_a_users_class_does_not_replace_one_of_the_library():
