@@ -13,8 +13,8 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Annotated, Any
+from statistics import median
+from typing import Annotated
 
 from pydantic import Field
 
@@ -45,37 +45,29 @@ class Settings:
     """JSON file to write"""
 
 
-def compare(ours: list[float], theirs: list[float]) -> dict[str, Any]:
-    """The ratio of each round, with median and quartiles."""
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    return {"ratios": ratios, "ratio": middle, "quartiles": (low, high)}
-
-
 def main(settings: Settings) -> None:
     """Measure, print the ratio and write the file."""
     checks.require(settings.other.is_dir(), "--other", "be the folder of a checkout", settings.other)
     divides = settings.examples % settings.batch_size == 0
     checks.require(divides, "--batch-size", f"divide {settings.examples} examples", settings.batch_size)
-    examples, data = rounds.load_examples(settings.examples)
-    load, provenance = rounds.load_average(), cvae.runs.provenance()
-    commands = {"this": command_of("cvae"), "other": (shlex.split(settings.command), settings.other)}
-    with Crew(commands, examples) as crew:
-        rows = measure(crew, settings.batch_size, settings.rounds)
-        if crew.left_out:
-            sys.exit(1)
-    seconds = {name: rounds.seconds_of(each) for name, each in rows.items()}
-    compared = compare(seconds["this"], seconds["other"])
-    for name, each in rows.items():
-        print(f"{name:6} {rounds.spread(seconds[name])} s per epoch, median (min - max), loss {each[-1]['loss']:.2f}")
-    low, high = compared["quartiles"]
-    print(f"this / other: {compared['ratio']:.3f} (quartiles {low:.3f} - {high:.3f})")
-    if settings.out is not None:
-        rounds.check_out(settings.out)
-        config = {"data": data, "examples": settings.examples, "batch_size": settings.batch_size}
+    with rounds.record(settings.out, "against") as record:
+        examples, data = rounds.load_examples(settings.examples)
+        commands = {"this": command_of("cvae"), "other": (shlex.split(settings.command), settings.other)}
+        with Crew(commands, examples) as crew:
+            rows = measure(crew, settings.batch_size, settings.rounds)
+            if crew.left_out:
+                sys.exit(1)
+        seconds = {name: rounds.seconds_of(each) for name, each in rows.items()}
+        ratios = [ours / theirs for ours, theirs in zip(seconds["this"], seconds["other"], strict=True)]
+        compared = rounds.quartiles(ratios)
+        for name, each in rows.items():
+            taken, loss = rounds.spread(seconds[name]), each[-1]["loss"]
+            print(f"{name:6} {taken} s per epoch, median (min - max), loss {loss:.2f}")
+        low, high = compared["quartiles"]
+        print(f"this / other: {compared['ratio']:.3f} (quartiles {low:.3f} - {high:.3f})")
         medians = {name: median(each) for name, each in seconds.items()}
-        results = {"seconds": seconds, "median": medians} | compared
-        rounds.write(settings.out, "against", config, results, provenance, load_average=load)
+        record["config"] = {"data": data, "examples": settings.examples, "batch_size": settings.batch_size}
+        record["results"] = {"seconds": seconds, "median": medians, "ratios": ratios} | compared
 
 
 if __name__ == "__main__":

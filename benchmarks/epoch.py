@@ -66,7 +66,6 @@ def check(settings: Settings, batch_sizes: tuple[int, ...]) -> None:
     """Refuse settings that cannot be measured."""
     once = len(set(settings.contenders)) == len(settings.contenders)
     checks.require(once, "--contenders", "be names, each once", " ".join(settings.contenders))
-    rounds.check_out(settings.out)
     for size in batch_sizes:
         # PyTorch and Keras train on a short last batch and this library leaves it out, so there must be none.
         checks.require(settings.examples % size == 0, "--batch-sizes", f"divide {settings.examples} examples", size)
@@ -118,24 +117,27 @@ def report(results: dict[int, dict[str, Row]]) -> None:
 def main(settings: Settings) -> None:
     """Measure, print the table and write the file."""
     check(settings, settings.batch_sizes)
-    examples, data = rounds.load_examples(settings.examples)
-    load, commit = rounds.load_average(), cvae.runs.commit()  # before a long run, in which the source may change
-    missing = {n: REMEDY for n in settings.contenders if n in PEERS and importlib.util.find_spec(PEERS[n]) is None}
-    commands: dict[str, Command] = {name: command_of(name) for name in settings.contenders if name not in missing}
-    with Crew(commands, examples) as crew:
-        batch_sizes = settings.batch_sizes or ((50, 500, 5000) if crew.has_gpu else (50,))
-        check(settings, batch_sizes)
-        results = {size: summarize(measure(crew, size, settings.rounds)) for size in batch_sizes}
-    report(results)
-    # Only now, with the workers gone: counting devices makes this process use a GPU too.
-    provenance = cvae.runs.provenance() | {"commit": commit}
-    measured = {name for summary in results.values() for name in summary}
-    provenance["versions"] |= {PEERS[name]: metadata.version(PEERS[name]) for name in sorted(measured & PEERS.keys())}
-    config = {"data": data, "examples": settings.examples, "batch_sizes": list(batch_sizes), "rounds": settings.rounds}
-    config |= {"contenders": list(settings.contenders), "flops": epoch_flops(settings.examples)}
-    left_out = missing | crew.left_out
-    rounds.write(settings.out, "epoch", config, results, provenance, load_average=load, left_out=left_out)
-    for name, reason in left_out.items():
+    with rounds.record(settings.out, "epoch") as record:
+        examples, data = rounds.load_examples(settings.examples)
+        missing = {n: REMEDY for n in settings.contenders if n in PEERS and importlib.util.find_spec(PEERS[n]) is None}
+        commands: dict[str, Command] = {n: command_of(n) for n in settings.contenders if n not in missing}
+        with Crew(commands, examples) as crew:
+            batch_sizes = settings.batch_sizes or ((50, 500, 5000) if crew.has_gpu else (50,))
+            check(settings, batch_sizes)
+            results = {size: summarize(measure(crew, size, settings.rounds)) for size in batch_sizes}
+        report(results)
+        record["config"] = {
+            "data": data,
+            "examples": settings.examples,
+            "batch_sizes": list(batch_sizes),
+            "rounds": settings.rounds,
+            "contenders": list(settings.contenders),
+            "flops": epoch_flops(settings.examples),
+        }
+        record["results"], record["left_out"] = results, missing | crew.left_out
+        measured = {name for summary in results.values() for name in summary}
+        record["versions"] = {PEERS[name]: metadata.version(PEERS[name]) for name in sorted(measured & PEERS.keys())}
+    for name, reason in record["left_out"].items():
         print(f"{name}: {reason}")
     if crew.left_out:
         sys.exit(1)

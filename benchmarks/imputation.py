@@ -142,12 +142,9 @@ def measure(name: str, settings: Settings) -> dict[str, Any]:
 
 def main(settings: Settings) -> None:
     """Measure, print and write the file."""
-    rounds.check_out(settings.out)
-    provenance = cvae.runs.provenance()
-    results = {name: measure(name, settings) for name in settings.tables}
-    config = cvae.settings.to_json(settings) | {"out": settings.out.name}
-    cvae.runs.write_json(settings.out, {"benchmark": "imputation", "config": config, "results": results} | provenance)
-    print(f"results in {settings.out}")
+    with rounds.record(settings.out, "imputation") as found:
+        results = {name: measure(name, settings) for name in settings.tables}
+        found |= {"config": {"missing": settings.missing, "seed": settings.seed}, "results": results}
 
 
 if __name__ == "__main__":

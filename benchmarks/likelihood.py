@@ -39,10 +39,8 @@ class Settings:
     """JSON file to write"""
 
 
-def main(settings: Settings) -> None:
-    """Measure, print and write the file."""
-    rounds.check_out(settings.out)
-    provenance = cvae.runs.provenance()
+def measure(settings: Settings) -> Row:
+    """Score, beside the floor; in seconds, with the memory of the process."""
     draw = np.random.default_rng(0).integers
     x = draw(256, size=(settings.examples, 28, 28, 1), dtype=np.uint8)
     label = draw(CLASSES, size=settings.examples)
@@ -61,7 +59,7 @@ def main(settings: Settings) -> None:
     rows = rounds.interleave(contenders, settings.rounds, "importance sampling")
     seconds, floor = rounds.seconds_of(rows["scoring"]), rounds.seconds_of(rows["floor"])
     peak = rounds.peak_memory()
-    results = {
+    return {
         "seconds": seconds,
         "median": median(seconds),
         "over_floor": rounds.ratio(seconds, floor),
@@ -69,12 +67,19 @@ def main(settings: Settings) -> None:
         "first_chunk": first,
         "peak_memory_gb": peak and peak / 1e9,
     }
-    print(
-        f"{settings.examples:,} images, {settings.num_samples} samples: {rounds.spread(seconds)} s, "
-        f"{results['over_floor']:.2f} times the floor" + (f", {peak / 1e9:.2f} GB at most" if peak else "")
-    )
-    config = {"examples": settings.examples, "num_samples": settings.num_samples, "rounds": settings.rounds}
-    rounds.write(settings.out, "likelihood", config, results, provenance)
+
+
+def main(settings: Settings) -> None:
+    """Measure, print and write the file."""
+    with rounds.record(settings.out, "likelihood") as record:
+        results = measure(settings)
+        peak = results["peak_memory_gb"]
+        print(
+            f"{settings.examples:,} images, {settings.num_samples} samples: {rounds.spread(results['seconds'])} s, "
+            f"{results['over_floor']:.2f} times the floor" + (f", {peak:.2f} GB at most" if peak else "")
+        )
+        config = {"examples": settings.examples, "num_samples": settings.num_samples, "rounds": settings.rounds}
+        record["config"], record["results"] = config, results
 
 
 if __name__ == "__main__":

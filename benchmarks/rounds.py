@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,11 +69,6 @@ def peak_memory() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def check_out(out: Path) -> None:
-    """Refuse an output file that cannot be one."""
-    checks.require(not out.is_dir(), "--out", "be a file", f"the folder {out}")
-
-
 def interleave(contenders: Mapping[str, Callable[[], Row | None]], rounds: int, title: str) -> dict[str, list[Row]]:
     """Measure every contender once per round, each round starting with another.
 
@@ -102,13 +98,34 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
     return float(median(a / b for a, b in zip(ours, theirs, strict=True)))
 
 
+def quartiles(ratios: list[float]) -> Row:
+    """The median of ratios and their quartiles."""
+    low, middle, high = quantiles(ratios, n=4, method="inclusive")
+    return {"ratio": middle, "quartiles": (low, high)}
+
+
 def spread(seconds: list[float]) -> str:
     """Median, minimum and maximum of seconds."""
     return f"{median(seconds):.3f} ({min(seconds):.3f} - {max(seconds):.3f})"
 
 
-def write(out: Path, benchmark: str, config: Any, results: Any, provenance: dict[str, Any], **more: Any) -> None:
-    """Write the results and where they come from as JSON."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    cvae.runs.write_json(out, {"benchmark": benchmark, "config": config, "results": results} | more | provenance)
-    print(f"\nresults in {out}")
+@contextmanager
+def record(out: Path | None, benchmark: str) -> Iterator[Row]:
+    """Yield a dict, to which the body adds `config`, `results` and more; then write it with where they come from.
+
+    Args:
+        out: JSON file to write, if any; refused if it is a folder.
+        benchmark: name of the benchmark.
+    """
+    checks.require(out is None or not out.is_dir(), "--out", "be a file", f"the folder {out}")
+    load, commit = load_average(), cvae.runs.commit()  # before a long run, in which the source may change
+    found: Row = {"benchmark": benchmark}
+    yield found
+    if out is not None:
+        # Only now, with workers gone: counting devices makes this process use a GPU too.
+        provenance = cvae.runs.provenance() | {"commit": commit}
+        provenance["versions"] |= found.get("versions", {})
+        found |= {"load_average": load} | provenance
+        out.parent.mkdir(parents=True, exist_ok=True)
+        cvae.runs.write_json(out, found)
+        print(f"\nresults in {out}")

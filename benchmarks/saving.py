@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
-from statistics import mean, median, quantiles, stdev
-from typing import Annotated, Any, NamedTuple
+from statistics import mean, median, stdev
+from typing import Annotated, Any
 
 import jax
+import numpy as np
 from pydantic import Field
 
 import cvae
@@ -35,9 +35,7 @@ from experiments.harness.cli import options, protected
 from experiments.harness.tables import render
 
 ALONE = 20  # saves
-CLOCKS = {"wall": time.perf_counter, "processors": time.process_time}
-
-Times = dict[str, float]  # seconds by clock
+CLOCKS = ("wall", "processors")
 
 
 @cvae.setting
@@ -52,27 +50,14 @@ class Settings:
     """JSON file to write"""
 
 
-class Measured(NamedTuple):
-    """Seconds by every clock."""
-
-    epochs: list[Times]  # from the end of one epoch to the end of the next
-    alone: list[Times]
-    data: str
-
-
 def is_saved(epoch: int) -> bool:
     """Whether an epoch is saved; epochs are counted from 1."""
     return epoch % 2 == 0
 
 
-def now() -> Times:
-    """The time on every clock."""
-    return {name: clock() for name, clock in CLOCKS.items()}
-
-
-def elapsed(before: Times, after: Times) -> Times:
-    """Seconds by every clock."""
-    return {name: after[name] - before[name] for name in CLOCKS}
+def now() -> np.ndarray:
+    """The time in seconds on every clock, [2]."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def save(checkpointer: Checkpointer, step: int, progress: Progress) -> None:
@@ -82,9 +67,11 @@ def save(checkpointer: Checkpointer, step: int, progress: Progress) -> None:
     checkpointer.save(step, tree, record, progress.history[-1].train.loss)
 
 
-def measure(settings: Settings, folder: Path) -> Measured:
-    """A fit of which every second epoch is saved, then saves alone."""
-    examples, data = rounds.load_examples(settings.examples)
+def measure(settings: Settings, examples: rounds.Examples, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A fit of which every second epoch is saved, then saves alone.
+
+    Returns seconds by clock: from the end of one epoch to the end of the next [epochs - 1, 2], and of saves [ALONE, 2].
+    """
     model = cvae.make(cvae.Architecture(condition=cvae.Label(10)))
     params = jax.jit(model.init)(jax.random.key(0))
     training = cvae.Training(epochs=2 * settings.rounds + 4)
@@ -102,8 +89,8 @@ def measure(settings: Settings, folder: Path) -> Measured:
             save(checkpointer, step, progress)
             returned = now()
             checkpointer.wait()
-            alone.append({"wall": elapsed(began, returned)["wall"], "processors": elapsed(began, now())["processors"]})
-    return Measured([elapsed(*pair) for pair in pairwise(marks)], alone, data)
+            alone.append([returned[0] - began[0], now()[1] - began[1]])
+    return np.diff(marks, axis=0), np.array(alone)
 
 
 def neighbors(seconds: list[float]) -> tuple[list[float], list[float]]:
@@ -115,31 +102,27 @@ def neighbors(seconds: list[float]) -> tuple[list[float], list[float]]:
 def compare(saved: list[float], unsaved: list[float]) -> dict[str, Any]:
     """Ratios of the two: median, quartiles, mean and its standard error."""
     ratios = [ours / theirs for ours, theirs in zip(saved, unsaved, strict=True)]
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    error = stdev(ratios) / len(ratios) ** 0.5
-    return {"ratio": middle, "quartiles": (low, high), "mean": mean(ratios), "standard_error": error}
+    return rounds.quartiles(ratios) | {"mean": mean(ratios), "standard_error": stdev(ratios) / len(ratios) ** 0.5}
 
 
 def main(settings: Settings) -> None:
     """Measure, print the table and write the file."""
-    rounds.check_out(settings.out)
-    load, provenance = rounds.load_average(), cvae.runs.provenance()
-    with tempfile.TemporaryDirectory() as folder:
-        epochs, alone, data = measure(settings, Path(folder))
-    results, body = {}, []
-    for clock in CLOCKS:
-        saved, unsaved = neighbors([epoch[clock] for epoch in epochs])
-        costs, compared = [each[clock] for each in alone], compare(saved, unsaved)
-        share = median(costs) / median(unsaved)
-        results[clock] = {"saved": saved, "unsaved": unsaved} | compared | {"alone": costs, "share": share}
-        ratio = "{:.3f} ({:.3f} - {:.3f})".format(compared["ratio"], *compared["quartiles"])
-        average = f"{compared['mean']:.3f} ± {compared['standard_error']:.3f}"
-        medians = [f"{median(each):.3f}" for each in (saved, unsaved)]
-        body.append([clock, *medians, ratio, average, f"{median(costs):.3f}, {share:.1%}"])
-    head = ["seconds per epoch", "saved", "not saved", "ratio (quartiles)", "mean ratio", "a save alone"]
-    print(render(head, body))
-    config = {"data": data, "examples": settings.examples, "rounds": settings.rounds}
-    rounds.write(settings.out, "saving", config, results, provenance, load_average=load)
+    with rounds.record(settings.out, "saving") as record, tempfile.TemporaryDirectory() as folder:
+        examples, data = rounds.load_examples(settings.examples)
+        epochs, alone = measure(settings, examples, Path(folder))
+        results, body = {}, []
+        for clock, seconds, costs in zip(CLOCKS, epochs.T.tolist(), alone.T.tolist(), strict=True):
+            saved, unsaved = neighbors(seconds)
+            compared, share = compare(saved, unsaved), median(costs) / median(unsaved)
+            results[clock] = {"saved": saved, "unsaved": unsaved} | compared | {"alone": costs, "share": share}
+            medians = [f"{median(each):.3f}" for each in (saved, unsaved)]
+            ratio = "{:.3f} ({:.3f} - {:.3f})".format(compared["ratio"], *compared["quartiles"])
+            average = f"{compared['mean']:.3f} ± {compared['standard_error']:.3f}"
+            body.append([clock, *medians, ratio, average, f"{median(costs):.3f}, {share:.1%}"])
+        head = ["seconds per epoch", "saved", "not saved", "ratio (quartiles)", "mean ratio", "a save alone"]
+        print(render(head, body))
+        record["config"] = {"data": data, "examples": settings.examples, "rounds": settings.rounds}
+        record["results"] = results
 
 
 if __name__ == "__main__":

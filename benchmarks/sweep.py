@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,48 +58,41 @@ class Settings:
     """JSON file to write"""
 
 
-class Contest:
-    """The contenders for one condition; each trains all models and returns their last losses."""
+Train = Callable[[int], list[float]]  # all members, for a number of epochs; returns their last losses
 
-    def __init__(self, condition: Condition, members: list[Member], x: Any, c: Any, parallel: int | None):
-        self.members, self.parallel = members, parallel
-        self.x, self.c = jax.device_put((x, c))
-        widest = max(member.latent_size for member in members)
-        self.architecture = cvae.Architecture(condition=condition, latent_size=widest)
-        self.contenders: dict[str, Callable[[int], list[float]]] = {
-            "sweep": self.sweep, "masked": self.masked, "own": self.own,
-        }  # fmt: skip
 
-    def sweep(self, epochs: int) -> list[float]:
-        """By `fit_members`."""
-        model, training = cvae.make(self.architecture), cvae.Training(epochs=epochs)
-        fitted = cvae.sweeps.fit_members(model, self.members, self.x, self.c, training, self.parallel)
+def ways(condition: Condition, members: list[Member], x: Any, c: Any, parallel: int | None) -> dict[str, Train]:
+    """The contenders for one condition."""
+    x, c = jax.device_put((x, c))
+    architecture = cvae.Architecture(condition=condition, latent_size=max(member.latent_size for member in members))
+    wide = cvae.make(architecture)
+
+    def fit(model: cvae.CVAE, params: Any, key: Any, member: Member, epochs: int) -> float:
+        training = member.training(cvae.Training(epochs=epochs))
+        return cvae.fit(model, params, key, x, c, training, progress=False).history[-1].train.loss
+
+    def sweep(epochs: int) -> list[float]:
+        fitted = cvae.sweeps.fit_members(wide, members, x, c, cvae.Training(epochs=epochs), parallel)
         return [each.history[-1].train.loss for each in fitted]
 
-    def masked(self, epochs: int) -> list[float]:
-        """Each of the wide, masked models by itself."""
-        wide = cvae.make(self.architecture)
-        return [self._fit(cvae.masked(wide), *member.init(wide), member, epochs) for member in self.members]
+    def masked(epochs: int) -> list[float]:
+        return [fit(cvae.masked(wide), *member.init(wide), member, epochs) for member in members]
 
-    def own(self, epochs: int) -> list[float]:
-        """Each as a model of its own size."""
+    def own(epochs: int) -> list[float]:
         losses = []
-        for member in self.members:
-            model = cvae.make(replace(self.architecture, latent_size=member.latent_size))
-            key = jax.random.key(member.seed)
+        for member in members:
+            model, key = cvae.make(replace(architecture, latent_size=member.latent_size)), jax.random.key(member.seed)
             params = jax.jit(model.init)(cvae.keys.named(key, "init"))
-            losses.append(self._fit(model, params, key, member, epochs))
+            losses.append(fit(model, params, key, member, epochs))
         return losses
 
-    def _fit(self, model: cvae.CVAE, params: Any, key: Any, member: Member, epochs: int) -> float:
-        training = member.training(cvae.Training(epochs=epochs))
-        return cvae.fit(model, params, key, self.x, self.c, training, progress=False).history[-1].train.loss
+    return {"sweep": sweep, "masked": masked, "own": own}
 
 
-def timed(contender: Callable[[int], list[float]], epochs: int) -> Row:
+def timed(train: Train, epochs: int) -> Row:
     """Train; returns the seconds, and the losses."""
     began = time.perf_counter()
-    losses = contender(epochs)
+    losses = train(epochs)
     return {"seconds": time.perf_counter() - began, "losses": losses}
 
 
@@ -108,24 +102,22 @@ def compiled() -> int:
     return int(one_by_one._cache_size()) + cvae.sweeps._side_by_side.cache_info().currsize
 
 
-def measure(name: str, contest: Contest, epochs: int, count: int) -> dict[str, Row]:
+def measure(name: str, contenders: dict[str, Train], members: list[Member], epochs: int, count: int) -> dict[str, Row]:
     """Compile everything, then time the contenders in turn."""
     summary: dict[str, Row] = {}
-    for contender, train in contest.contenders.items():
+    for contender, train in contenders.items():
         before = compiled()
         first = timed(train, 1)["seconds"]
         summary[contender] = {"first_epoch": first, "programs": compiled() - before}
         print(f"{name}, warm-up: {contender} {first:.1f} s, {summary[contender]['programs']} compiled")
-    contenders = {n: (lambda train=train: timed(train, epochs)) for n, train in contest.contenders.items()}
-    rows = rounds.interleave(contenders, count, name)
+    rows = rounds.interleave({n: partial(timed, train, epochs) for n, train in contenders.items()}, count, name)
     ours = rounds.seconds_of(rows["sweep"])
     for contender, row in summary.items():
         seconds = rounds.seconds_of(rows[contender])
         row |= {"seconds": seconds, "losses": rows[contender][-1]["losses"], "median": median(seconds)}
         if contender != "sweep":
             row["sweep_over_this"] = rounds.ratio(ours, seconds)
-    pairs = zip(contest.members, summary["sweep"]["losses"], summary["masked"]["losses"], strict=True)
-    for member, swept, alone in pairs:
+    for member, swept, alone in zip(members, summary["sweep"]["losses"], summary["masked"]["losses"], strict=True):
         if abs(swept - alone) > SAME_LOSS * abs(alone):
             print(f"{name}, {member.name}: loss {swept:.2f} in the sweep, {alone:.2f} alone: is it the same model?")
     return summary
@@ -145,20 +137,19 @@ def report(results: dict[str, dict[str, Row]]) -> None:
 
 def main(settings: Settings) -> None:
     """Measure, print the table and write the file."""
-    rounds.check_out(settings.out)
-    members = cvae.sweeps.members(cvae.Sweep(settings.latent_sizes, settings.seeds))
-    examples, data = rounds.load_examples(settings.examples)
-    load, provenance = rounds.load_average(), cvae.runs.provenance()
-    conditions: dict[str, Condition] = {"label": cvae.Label(CLASSES), "none": cvae.Unconditional()}
-    results = {}
-    for name, condition in conditions.items():
-        c = {"label": examples.label} if condition.spec else {}
-        contest = Contest(condition, members, examples.x, c, settings.parallel)
-        results[name] = measure(name, contest, settings.epochs, settings.rounds)
-    report(results)
-    config = cvae.settings.to_json(settings) | {"data": data}
-    del config["out"]
-    rounds.write(settings.out, "sweep", config, results, provenance, load_average=load)
+    with rounds.record(settings.out, "sweep") as record:
+        members = cvae.sweeps.members(cvae.Sweep(settings.latent_sizes, settings.seeds))
+        examples, data = rounds.load_examples(settings.examples)
+        conditions: dict[str, Condition] = {"label": cvae.Label(CLASSES), "none": cvae.Unconditional()}
+        results = {}
+        for name, condition in conditions.items():
+            c = {"label": examples.label} if condition.spec else {}
+            contenders = ways(condition, members, examples.x, c, settings.parallel)
+            results[name] = measure(name, contenders, members, settings.epochs, settings.rounds)
+        report(results)
+        record["config"] = cvae.settings.to_json(settings) | {"data": data}
+        del record["config"]["out"]
+        record["results"] = results
 
 
 if __name__ == "__main__":

@@ -200,15 +200,12 @@ def measure(table: Table, seeds: tuple[int, ...]) -> dict[str, Any]:
 
 def main(settings: Settings) -> None:
     """Measure, print and write the file."""
-    rounds.check_out(settings.out)
-    provenance = cvae.runs.provenance()
-    results = {}
-    for name in settings.tables:
-        print(f"{name}:", flush=True)
-        results[name] = measure(TABLES[name], settings.seeds)
-    config = cvae.settings.to_json(settings) | {"out": settings.out.name}
-    cvae.runs.write_json(settings.out, {"benchmark": "synthetic", "config": config, "results": results} | provenance)
-    print(f"results in {settings.out}")
+    with rounds.record(settings.out, "synthetic") as found:
+        results = {}
+        for name in settings.tables:
+            print(f"{name}:", flush=True)
+            results[name] = measure(TABLES[name], settings.seeds)
+        found |= {"config": {"tables": settings.tables, "seeds": settings.seeds}, "results": results}
 
 
 if __name__ == "__main__":

@@ -80,19 +80,17 @@ class Worker:
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
         )
 
-    def ask(self, **question: Any) -> None:
-        """Send a question; if the worker has ended, `answer` raises."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(question) + "\n")
-
-    def answer(self) -> dict[str, Any]:
-        """Wait for the next answer.
+    def answer(self, **question: Any) -> dict[str, Any]:
+        """Put a question, if there is one, and wait for the answer.
 
         Raises:
             WorkerDiedError: the worker ended.
         """
+        assert self.process.stdin is not None
         assert self.process.stdout is not None
+        if question:
+            with contextlib.suppress(BrokenPipeError):  # the worker has ended, as the answer will show
+                self.process.stdin.write(json.dumps(question) + "\n")
         line = self.process.stdout.readline()
         if line.endswith("\n"):
             return dict(json.loads(line))
@@ -129,11 +127,8 @@ class Crew:
 
     def answer(self, name: str, **question: Any) -> dict[str, Any] | None:
         """Put a question to a worker, if there is one, and wait for the answer; None if it died."""
-        worker = self.workers[name]
         try:
-            if question:
-                worker.ask(**question)
-            return worker.answer()
+            return self.workers[name].answer(**question)
         except WorkerDiedError as error:
             print(f"{name}: {error}", file=sys.stderr)
             self.left_out[name] = str(error).splitlines()[0]  # the rest names folders

@@ -26,7 +26,7 @@ Sizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 @setting
 class Architecture:
-    """What decides the shapes of a conditional VAE; the defaults are the article's, without its condition."""
+    """What decides the shapes of a conditional VAE; the defaults are those of Kristiadi 2016, without the condition."""
 
     event_shape: Annotated[Sizes, Fixed] = (28, 28, 1)
     """shape of one example x, an image (H, W, C) or a row (D,)"""
@@ -55,9 +55,9 @@ class Architecture:
 
     def __post_init__(self) -> None:
         checks.one_of("body", self.body, BODIES)
-        rule = f"be a multiple of latent_layers, {self.latent_layers}"
+        rule = f"be a multiple of latent_layers ({self.latent_layers})"
         checks.require(self.latent_size % self.latent_layers == 0, "latent_size", rule, self.latent_size)
-        for part in getattr(self.condition, "parts", (self.condition,)):
+        for part in parts_of(self.condition):
             if isinstance(part, Image):
                 rule = f"be an image of x's shape {self.event_shape}"
                 checks.require(part.event_shape == self.event_shape, "condition", rule, part.event_shape)
@@ -69,20 +69,20 @@ class Architecture:
             checks.require(self.event_shape == (count,), "event_shape", rule, self.event_shape)
         unconditional = not self.condition.spec
         learned = self.prior == "learned"
-        checks.require(not (learned and unconditional), "prior", "be standard without a condition", "learned")
+        checks.require(
+            not (learned and unconditional), "prior", "be standard for a model without a condition", "learned"
+        )
         checks.require(learned or not self.guess, "guess", "be False unless the prior is learned", True)
         if self.latent_size == 0:
             checks.require(not unconditional, "latent_size", "be at least 1 without a condition", 0)
-            simple = not learned and self.latent_layers == 1
-            checks.require(
-                simple, "prior", "be standard, with one layer of latents, where latent_size is 0", self.prior
-            )
+            checks.require(not learned, "prior", "be standard where latent_size is 0", self.prior)
+            checks.require(self.latent_layers == 1, "latent_layers", "be 1 where latent_size is 0", self.latent_layers)
         BODIES[self.body].check(self)
 
 
 @setting
 class Training:
-    """How to fit; the defaults are the article's."""
+    """How to fit; the defaults are those of Kristiadi 2016."""
 
     epochs: Count = 20
     """passes over the training examples, at most"""
@@ -99,7 +99,7 @@ class Training:
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """decay per step of the moving average of the parameters, which is validated and returned; 0 is off"""
     objective: Literal["elbo", "iwae"] = "elbo"
-    """iwae is the importance-weighted bound with num_samples samples"""
+    """iwae is the importance-weighted bound with num_samples samples; validation is scored by the ELBO with either"""
     hybrid_weight: Fraction = 1.0
     """weight of the CVAE's objective; the rest is the GSNN's, with z from the prior"""
     num_samples: Count = 1

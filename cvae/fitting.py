@@ -20,7 +20,7 @@ import optax
 from jax import Array
 
 from cvae import checks
-from cvae.conditions import Conditions, Unconditional
+from cvae.conditions import Condition, Conditions, Unconditional
 from cvae.config import Training
 from cvae.data.augmentation import Augment, augmentation, binarize
 from cvae.evaluation import evaluate
@@ -29,7 +29,7 @@ from cvae.model import CVAE, check_examples
 from cvae.networks import Params
 from cvae.origin import at_origin
 from cvae.progress import Bar
-from cvae.training import Metrics, TrainState, init_state, static, train_steps
+from cvae.training import Metrics, TrainState, init_state, static_settings, train_steps
 
 REMEDY = "try a lower learning_rate, or a clip_norm such as 10"
 
@@ -91,7 +91,12 @@ def epochs(
     Raises: ValueError and FloatingPointError as `fit`.
     """
     prepared = prepare(model, params, key, x, c, training, validation, augment)
-    step = partial(train_steps, prepared.model, static(training), augment=prepared.augment, optimizer=optimizer)
+    for name in ("learning_rate", "schedule", "clip_norm", "weight_decay") if optimizer is not None else ():
+        usual, value = getattr(Training(), name), getattr(training, name)
+        checks.require(value == usual, name, "be left out beside an optimizer, which has its own", value)
+    run_epoch = partial(
+        train_steps, prepared.model, static_settings(training), augment=prepared.augment, optimizer=optimizer
+    )
     start = params if isinstance(params, Progress) else begin(init_state(params, training, optimizer), training)
     check_resumed(start, training)
     validate = None
@@ -99,7 +104,7 @@ def epochs(
         proposal = "prior" if training.hybrid_weight == 0 else "posterior"
         # Every epoch is scored with the same draws, so that two epochs differ by their parameters alone.
         validate = partial(_validate, model, named(key, "validation"), *prepared.validation, proposal)
-    return iterate(step, start, named(key, "training"), prepared.x, prepared.c, training, validate)
+    return iterate(run_epoch, start, named(key, "training"), prepared.x, prepared.c, training, validate)
 
 
 class Prepared(NamedTuple):
@@ -128,21 +133,28 @@ def prepare(
     known = isinstance(params, Progress | Mapping)
     checks.require(known, "params", "be parameters as model.init(key) gives, or a Progress", checks.shown(params))
     names = params.state.params.keys() if isinstance(params, Progress) else params.keys()
-    x, c = _drawn_once(*check_examples(model.architecture, x, c), training, "train")
+    original = model.architecture.condition if model.architecture else Unconditional()
+    x, c = _drawn_once(original, *check_examples(model.architecture, x, c), training, "train")
     size, batch = x.shape[0], training.batch_size
-    checks.require(size >= batch, "batch_size", f"be at most the number of examples, {size}", batch)
+    checks.require(size >= batch, "batch_size", f"be at most the number of examples ({size})", batch)
     checks.require(training.shift == 0 or x.ndim == 4, "shift", "be 0 where x is no image (H, W, C)", training.shift)
     missing = sorted(set(training.frozen) - names)
     checks.require(not missing, "frozen", f"name parts of the parameters, {list(names)}", missing)
-    checks.require(training.patience is None or validation is not None, "validation", "be given with patience", None)
+    checks.require(
+        training.patience is None or validation is not None,
+        "patience",
+        "be None without validation examples",
+        training.patience,
+    )
     if validation is not None:
         pair = isinstance(validation, tuple | list) and len(validation) == 2
         checks.require(pair, "validation", "be a pair, (x, c)", checks.shown(type(validation)))
-        validation = _drawn_once(*check_examples(model.architecture, *validation), training, "validation")
+        checked = check_examples(model.architecture, *validation)
+        validation = _drawn_once(original, *checked, training, "validation")
     moved, x, c = at_origin(model, x, c)
-    condition = moved.architecture.condition if moved.architecture else Unconditional()
+    condition = moved.architecture.condition if moved.architecture else original
     x, c = jax.device_put((x, dict(c)))
-    return Prepared(moved, x, c, validation, augment or augmentation(condition, static(training)))
+    return Prepared(moved, x, c, validation, augment or augmentation(condition, static_settings(training)))
 
 
 def begin(state: TrainState, training: Training) -> Progress:
@@ -159,7 +171,7 @@ def check_resumed(start: Progress, training: Training) -> None:
 
 
 def iterate(
-    step: Callable[..., tuple[TrainState, Metrics]],
+    run_epoch: Callable[..., tuple[TrainState, Metrics]],
     start: Progress,
     key: Array,
     x: Array,
@@ -175,33 +187,36 @@ def iterate(
     fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
     while not ended(training, history):
         number, began = len(history) + 1, time.perf_counter()
-        state, steps = step(state, fold_in(key, number), x, c)
-        steps = jax.tree.map(np.asarray, steps)  # waits for the device, so the clock is read after the work
+        state, metrics = run_epoch(state, fold_in(key, number), x, c)
+        metrics = jax.tree.map(np.asarray, metrics)  # waits for the device, so the clock is read after the work
         seconds = time.perf_counter() - began
-        train = _finite_means(steps, state.params, number)
+        train = _finite_means(metrics, state.params, number)
         scores = validate(state.result) if validate else None
-        first = steps.loss[..., 0].tolist()
+        first = metrics.loss[..., 0].tolist()
         history = [*history, Epoch(number, train, scores, first, seconds, x.shape[0] / seconds)]
         if training.patience is not None and best_epoch(history) == number:
             best = state.result
         yield Progress(state, best, history, training)
 
 
-def _drawn_once(x: Any, c: Any, training: Training, part: str) -> tuple[Any, Any]:
+def _drawn_once(condition: Condition, x: Any, c: Any, training: Training, part: str) -> tuple[Any, Any]:
     """Pixels drawn 0 or 1 where they are to be drawn once: static targets, and those of validation."""
-    once = training.binarization == "static" or (training.binarization == "dynamic" and part == "validation")
-    return (binarize(BINARIZATION_SEEDS[part], x).astype(np.float32) if once else x), c
+    if training.binarization == "none" or (training.binarization == "dynamic" and part == "train"):
+        return x, c
+    x = binarize(BINARIZATION_SEEDS[part], x).astype(np.float32)
+    return x, condition.with_target(x, c)
 
 
-def _finite_means(steps: Metrics, params: Params, number: int) -> Metrics:
+def _finite_means(metrics: Metrics, params: Params, number: int) -> Metrics:
     """The means of an epoch's metrics; raises FloatingPointError if a loss or a parameter is not finite."""
-    wrong = np.argwhere(~np.isfinite(steps.loss))
+    wrong = np.argwhere(~np.isfinite(metrics.loss))
     if len(wrong) > 0:
-        value, place = np.asarray(steps.loss)[tuple(wrong[0])], wrong[0][-1] + 1
-        raise FloatingPointError(f"the loss in epoch {number}, step {place} is {value}; {REMEDY}")
+        value, place = np.asarray(metrics.loss)[tuple(wrong[0])], wrong[0][-1] + 1
+        member = f" of member {wrong[0][0] + 1} of the group" if metrics.loss.ndim > 1 else ""  # type: ignore[attr-defined]
+        raise FloatingPointError(f"the loss{member} in epoch {number}, step {place} is {value}; {REMEDY}")
     if not all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):  # spoilt by the last step
         raise FloatingPointError(f"the parameters after epoch {number} are not finite; {REMEDY}")
-    return Metrics(*(np.mean(values, axis=-1, dtype=np.float64).tolist() for values in steps))
+    return Metrics(*(np.mean(values, axis=-1, dtype=np.float64).tolist() for values in metrics))
 
 
 def _validate(model: CVAE, key: Array, x: Any, c: Any, proposal: str, params: Params) -> Metrics:
@@ -260,7 +275,7 @@ def fit(
             `patience` it decides when to stop and which epoch's parameters are returned.
         augment: a function (key, x, c) -> (x, c) in place of `data.augmentation(condition, training)`, called on every
             training batch; x and c are moved to the origin (see `origin.at_origin`).
-        optimizer: an Optax optimiser in place of Adam; its own learning rate applies.
+        optimizer: an Optax optimiser in place of Adam, with its own learning rate, schedule, clipping and weight decay.
         progress: draw a bar with the loss and examples per second.
 
     Raises:

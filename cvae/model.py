@@ -62,7 +62,7 @@ def make(architecture: Architecture) -> CVAE:
     Shapes: x [B, *event_shape], z [B, Z], c as the condition's `spec` says.
 
     Raises:
-        ValueError: `architecture` is no `Architecture`, or one that its body or likelihood cannot have; from the
+        ValueError: `architecture` is not an `Architecture`, or its body or likelihood cannot have it; from the
             functions, when an input has the wrong name, shape, dtype or range.
     """
     checks.instance("architecture", architecture, Architecture, "a cvae.Architecture")
@@ -196,7 +196,7 @@ def masked(model: CVAE) -> CVAE:
     Raises:
         ValueError: the model is one of the user's own, so its latent size is not known, or has a hierarchy of latents.
     """
-    checks.require(model.architecture is not None, "model", "be one of `make`", "a model without an architecture")
+    checks.require(model.architecture is not None, "model", "be made by cvae.make", "a model without an architecture")
     assert model.architecture is not None
     latent_size, layers = model.architecture.latent_size, model.architecture.latent_layers
     checks.require(layers == 1, "latent_layers", "be 1 for a mask over the latents", layers)

@@ -90,8 +90,9 @@ def _posterior_and_prior(
     """q(z | x, c) and p(z | c), one row per example; with the proposal "prior", p in the place of both."""
     if proposal != "prior":
         q = model.encode(params, x, c)
-        # Computed twice, the prior would be differentiated twice.
-        return q, (isinstance(q, Ladder) and q.prior) or model.prior(params, c)
+        if isinstance(q, Ladder) and q.prior is not None:  # computed twice, it would be differentiated twice
+            return q, q.prior
+        return q, model.prior(params, c)
     p = model.prior(params, c)
     if isinstance(p, Normal):  # without a condition the prior has one row, and every example needs its own draw
         shape = (x.shape[0], p.mean.shape[1])
@@ -223,28 +224,28 @@ def importance_estimate(
     """
     checks.integer("num_samples", num_samples)
     parallel = min(num_samples, PARALLEL)
-    turns = -(-num_samples // parallel)
+    chunks = -(-num_samples // parallel)
 
-    def turn(carried: tuple[Array, Array, Array], number: Array) -> tuple[tuple[Array, Array, Array], None]:
-        most, first, second = carried
-        turn_key = jax.random.fold_in(key, number) if turns > 1 else key
-        drawn = log_weights(model, params, turn_key, x, c, num_samples=parallel, proposal=proposal).value
-        counted = number * parallel + jnp.arange(parallel) < num_samples  # the last turn may be a part
+    def chunk(carry: tuple[Array, Array, Array], number: Array) -> tuple[tuple[Array, Array, Array], None]:
+        log_max, sum_w, sum_w2 = carry
+        chunk_key = jax.random.fold_in(key, number) if chunks > 1 else key
+        drawn = log_weights(model, params, chunk_key, x, c, num_samples=parallel, proposal=proposal).value
+        counted = number * parallel + jnp.arange(parallel) < num_samples  # the last chunk may be a part
         drawn = jnp.where(counted[:, None], drawn, -jnp.inf)
-        highest = lax.stop_gradient(jnp.maximum(most, drawn.max(axis=0)))
-        rescale, weights = jnp.exp(most - highest), jnp.exp(drawn - highest)
-        first, second = first * rescale + weights.sum(axis=0), second * rescale**2 + (weights**2).sum(axis=0)
-        return (highest, first, second), None
+        new_max = lax.stop_gradient(jnp.maximum(log_max, drawn.max(axis=0)))
+        rescale, weights = jnp.exp(log_max - new_max), jnp.exp(drawn - new_max)
+        sum_w, sum_w2 = sum_w * rescale + weights.sum(axis=0), sum_w2 * rescale**2 + (weights**2).sum(axis=0)
+        return (new_max, sum_w, sum_w2), None
 
     shapes = jax.eval_shape(lambda: log_weights(model, params, key, x, c, proposal=proposal).value[0])
-    none = jnp.zeros(shapes.shape, shapes.dtype)
-    carried = (jnp.full_like(none, -jnp.inf), none, none)
-    if turns == 1:
-        (most, first, second), _ = turn(carried, jnp.zeros((), jnp.int32))
+    zeros = jnp.zeros(shapes.shape, shapes.dtype)
+    carry = (jnp.full_like(zeros, -jnp.inf), zeros, zeros)
+    if chunks == 1:
+        (log_max, sum_w, sum_w2), _ = chunk(carry, jnp.zeros((), jnp.int32))
     else:  # recomputed in the backward pass, so that gradients need no more memory either
-        (most, first, second), _ = lax.scan(jax.checkpoint(turn), carried, jnp.arange(turns))
-    effective = jnp.clip(first**2 / second, 1, num_samples)
-    return ImportanceEstimate(most + jnp.log(first) - math.log(num_samples), effective)
+        (log_max, sum_w, sum_w2), _ = lax.scan(jax.checkpoint(chunk), carry, jnp.arange(chunks))
+    effective = jnp.clip(sum_w**2 / sum_w2, 1, num_samples)
+    return ImportanceEstimate(log_max + jnp.log(sum_w) - math.log(num_samples), effective)
 
 
 def iwae(

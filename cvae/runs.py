@@ -289,14 +289,12 @@ def history_from_json(data: Any) -> list[Epoch]:
         ValueError: the data are something else.
     """
 
-    def metrics(values: Any) -> Any:
-        return None if values is None else Metrics(**values)
+    def one(epoch: Any) -> Epoch:
+        validation = epoch["validation"] and Metrics(**epoch["validation"])
+        return Epoch(**{**epoch, "train": Metrics(**epoch["train"]), "validation": validation})
 
     try:
-        return [
-            Epoch(**{**epoch, "train": metrics(epoch["train"]), "validation": metrics(epoch["validation"])})
-            for epoch in data
-        ]
+        return [one(epoch) for epoch in data]
     except (KeyError, TypeError) as error:
         raise ValueError(f"history must be as history_to_json writes it, got {checks.shown(data)}: {error}") from None
 

@@ -109,12 +109,24 @@ def chosen_by_name(base: type) -> Any:
         return value
 
     def write(value: Any) -> Any:
-        return {"kind": type(value).__name__} | to_json(value)
+        kind = type(value).__name__
+        own = _is_of_library(type(value)) or not _is_of_library(subclasses(base)[kind])
+        require(own, f"class {kind}", "have a name that cvae does not use, to be saved", repr(type(value)))
+        return {"kind": kind} | to_json(value)
 
     return Annotated[Any, pydantic.BeforeValidator(read), pydantic.PlainSerializer(write)]
 
 
 def subclasses(base: type) -> dict[str, type]:
-    """The subclasses of a class, and theirs, by name."""
+    """The subclasses of a class, and theirs, by name; of two of one name the library's own, or else the later one."""
+    found: dict[str, type] = {}
     direct: list[type] = base.__subclasses__()
-    return {name: each for cls in direct for name, each in ({cls.__name__: cls} | subclasses(cls)).items()}
+    for cls in direct:
+        for name, each in ({cls.__name__: cls} | subclasses(cls)).items():
+            if name not in found or not _is_of_library(found[name]):
+                found[name] = each
+    return found
+
+
+def _is_of_library(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "cvae"

@@ -25,7 +25,7 @@ from cvae.keys import named
 from cvae.model import CVAE, masked
 from cvae.networks import Params
 from cvae.settings import replace
-from cvae.training import Metrics, init_state, static, train_steps
+from cvae.training import Metrics, init_state, static_settings, train_steps
 
 
 class Member(NamedTuple):
@@ -103,10 +103,10 @@ def group_epochs(
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     keys = jnp.stack([named(key, "training") for _, key in inits])
     prepared = prepare(masked(model), inits[0][0], inits[0][1], x, c, training, None, None)
-    step = _side_by_side(prepared.model, static(training), prepared.augment)
+    run_epoch = _side_by_side(prepared.model, static_settings(training), prepared.augment)
     start = start or begin(stacked, training)
     check_resumed(start, training)
-    return iterate(step, start, keys, prepared.x, prepared.c, training)
+    return iterate(run_epoch, start, keys, prepared.x, prepared.c, training)
 
 
 @cache

@@ -100,7 +100,7 @@ def train_steps(
 
     Args:
         model: the model.
-        training: the settings; `static` of them decides the compiled program.
+        training: the settings; `static_settings` of them decide the compiled program.
         state: where to start.
         key: of this epoch.
         x: examples [N, *event], already checked.
@@ -169,7 +169,7 @@ def _moving_average(ema: Params, params: Params, step: Array, decay: float) -> P
     return optax.incremental_update(params, ema, 1 - decay_now)  # type: ignore[no-any-return]
 
 
-def static(training: Training) -> Training:
+def static_settings(training: Training) -> Training:
     """The settings that decide the compiled program; the others are set to values that do not matter."""
     scheduled = training.schedule != "constant"
     return replace(training, learning_rate=1.0, beta=1.0, patience=None, epochs=training.epochs if scheduled else 1)

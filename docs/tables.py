@@ -36,8 +36,6 @@ def _renamed(value: Any) -> Any:
         return [_renamed(each) for each in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == {"mean", "std"}:  # over the seeds of a sweep
-        return {"value": value["mean"], "standard_error": value["std"]}
     record = {RENAMED.get(name, name): _renamed(each) for name, each in value.items()}
     if isinstance(record.get("loss"), float) and "standard_error" in record:
         record["loss"] = {"value": record["loss"], "standard_error": record["standard_error"]}
@@ -111,7 +109,7 @@ SWEEP = [
     Row("rate", "rate"),
     Row("distortion", "distortion"),
     Row("active units", "active_units", "one"),
-    Row("training", "seconds.value", "seconds"),
+    Row("training", "seconds.mean", "seconds"),
 ]
 
 

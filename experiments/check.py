@@ -36,6 +36,7 @@ from cvae.checkpoints import Checkpointer
 from cvae.config import Config
 from cvae.settings import from_json, replace
 from experiments.harness import cli
+from experiments.harness.run import plain
 
 TOLERANCE = 1e-4  # of numbers measured on another kind of machine, relative
 SMALLEST = 1e-7  # absolute difference that counts as none
@@ -104,15 +105,15 @@ def models_of(config: Config) -> list[str]:
 
 def metrics_are_complete(run: Path) -> str:
     """Every epoch of every model once, in order, with finite losses, up to the last or where early stopping ended."""
-    config, by_model = runs.read_config(run), histories(run)
+    config, by_model, counts = runs.read_config(run), histories(run), []
     for name in models_of(config):
         history = by_model.get(name, [])
         epochs = [epoch.epoch for epoch in history]
+        counts.append(f"{len(epochs)} epoch{'s' * (len(epochs) != 1)} of {name}")
         checks.require(epochs == list(range(1, len(epochs) + 1)), f"epochs of {name}", "be 1, 2, 3 and so on", epochs)
         rule = f"be all {config.training.epochs}, or as many as early stopping takes"
         checks.require(fitting.ended(config.training, history), f"epochs of {name}", rule, len(epochs))
-    counts = {name: len(by_model[name]) for name in models_of(config)}
-    return ", ".join(f"{count} epoch{'s' * (count != 1)} of {name}" for name, count in counts.items())
+    return ", ".join(counts)
 
 
 def histories(run: Path) -> dict[str, list[fitting.Epoch]]:
@@ -203,11 +204,10 @@ def numbers_are_reproduced(run: Path, data_dir: Path | None) -> str:
     exact = True
     for name, there in before.items():
         here = after[name]
-        same = repr(there) == repr(here)  # also of NaN, the value of an empty bin
-        exact = exact and same
+        exact = exact and there == here
         numbers = isinstance(there, int | float) and isinstance(here, int | float)
         close = numbers and math.isclose(there, here, rel_tol=TOLERANCE, abs_tol=SMALLEST)
-        checks.require(same or close, f"summary.json: {name}", f"be {here}, as recomputed", there)
+        checks.require(there == here or close, f"summary.json: {name}", f"be {here}, as recomputed", there)
     return f"{len(before)} recomputed, equal{'' if exact else f' to one part in {1 / TOLERANCE:,.0f}'}"
 
 
@@ -215,10 +215,9 @@ def results_of(run: Path) -> dict[str, Any]:
     """What a run measured on the test split, or on another that its summary names, by place."""
     summary = runs.read_summary(run)
     split = summary.get("split", "test")
-    checks.require(
-        bool(summary.get(split)), "summary.json", f"hold results as {split!r}", checks.shown(summary.get(split))
-    )
-    return leaves(summary[split])
+    results = summary.get(split)
+    checks.require(bool(results), "summary.json", f"hold results as {split!r}", checks.shown(results))
+    return leaves(plain(results))  # earlier summaries have NaN for null
 
 
 def leaves(tree: Any) -> dict[str, Any]:

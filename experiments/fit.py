@@ -24,8 +24,8 @@ may be conditions.
 draws in them:
 
     model, params = cvae.load("runs/fit_mine")
-    images = cvae.sample(model, params, key, {"digit": digits, "age": ages})  # draws; mean=True gives means
-    nats = cvae.log_likelihood(model, params, key, images, {"digit": digits, "age": ages})
+    images = cvae.sample(model, params, key, {"digit": digits, "age": ages[:, None]})  # draws; mean=True gives means
+    nats = cvae.log_likelihood(model, params, key, images, {"digit": digits, "age": ages[:, None]})
 
 Of a table, the model takes data frames: `cvae.log_likelihood(model, params, key, frame, {})`.
 """

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ from cvae.evaluation import Estimate, mean
 from cvae.settings import Count, CountOrZero, replace
 from experiments import harness
 from experiments.harness import Row, cli, tables
-from experiments.harness.label_figures import curves
+from experiments.harness.label_figures import check_digit, curves
 from experiments.measures import fidelity, strokes
 
 UNITS, TO_UNITS = ("px", "°"), np.array([1, 180 / math.pi])  # strokes are measured in pixels and radians
@@ -47,7 +47,7 @@ class Settings(harness.Settings):
     training: cvae.Training = cvae.Training(epochs=12, batch_size=100, schedule="cosine", ema_decay=0.999)
     samples: Count = 100
     """importance samples of the grey cross-entropy"""
-    proposal: Literal["posterior", "prior", "mixture"] = "posterior"
+    proposal: harness.Proposal = "posterior"
     """how they are drawn; mixture is half each"""
     digit: CountOrZero = 5
     """the class that is drawn across the grid of thickness and slant"""
@@ -71,12 +71,9 @@ CONFIGS = {
 
 def check(settings: Settings, dataset: cvae.data.Dataset) -> None:
     """Refuse a digit that is no class, and targets that are not grey."""
-    classes = dataset.num_classes
-    checks.require(settings.digit < classes, "--digit", f"be a class in [0, {classes})", settings.digit)
-    binarization = settings.training.binarization
-    checks.require(
-        binarization == "none", "--binarization", "be none, because strokes are of grey images", binarization
-    )
+    check_digit(settings.digit, dataset)
+    chosen = settings.training.binarization
+    checks.require(chosen == "none", "--binarization", "be none, because strokes are of grey images", chosen)
 
 
 class Measured(NamedTuple):
@@ -111,11 +108,6 @@ def models(settings: Settings, dataset: Any) -> dict[str, cvae.Architecture]:
     return {"attribute": replace(base, condition=stroke), "attribute_label": replace(base, condition=both)}
 
 
-def examples(architecture: cvae.Architecture, split: Any) -> harness.Examples:
-    """Images with what the condition reads."""
-    return split.x, {name: getattr(split, name) for name in architecture.condition.spec}
-
-
 def evaluate(job: harness.Job) -> dict[str, Any]:
     """Nats, and how closely generated images follow their attributes, by model."""
     results = {}
@@ -143,16 +135,13 @@ def follows(requested: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
     Shapes: [N, 2], [N, 2], in pixels and radians.
     """
     valid = np.isfinite(measured).all(axis=1)
-    unknown = Estimate(math.nan, math.nan)
-    enough = valid.sum() > 2  # a correlation needs three
-    r = fidelity.correlation(requested[valid], measured[valid]) if enough else [unknown] * len(strokes.NAMES)
-    errors = np.abs(measured - requested)[valid].T * TO_UNITS[:, None]
+    r = errors = [Estimate(math.nan, math.nan)] * len(strokes.NAMES)
+    if valid.sum() > 2:  # a correlation needs three
+        r = fidelity.correlation(requested[valid], measured[valid])
+        errors = [mean(error) for error in np.abs(measured - requested)[valid].T * TO_UNITS[:, None]]
     return {
         "correlation": dict(zip(strokes.NAMES, r, strict=True)),
-        "mean_absolute_error": {
-            name: mean(error) if enough else unknown
-            for name, error in zip(("thickness_px", "slant_degrees"), errors, strict=True)
-        },
+        "mean_absolute_error": dict(zip(("thickness_px", "slant_degrees"), errors, strict=True)),
         "not_measurable": int((~valid).sum()),
     }
 
@@ -208,14 +197,12 @@ STROKES = [
 
 def table(summary: dict[str, Any]) -> str:
     """The results as they are printed."""
-    rows = {name: row | {"seconds": summary["seconds"][name]} for name, row in summary["test"].items()}
+    rows = tables.with_seconds(summary)
     nats = tables.by_row(NATS, rows, f"{summary['dataset']}, nats per image")
     return f"{nats}\n\n{tables.by_row(STROKES, rows, 'requested against measured')}"
 
 
-EXPERIMENT = harness.Experiment(
-    "mnist_attribute", CONFIGS, models, evaluate, figures, table, examples=examples, load=load
-)
+EXPERIMENT = harness.Experiment("mnist_attribute", CONFIGS, models, evaluate, figures, table, load=load)
 
 if __name__ == "__main__":
     harness.command(EXPERIMENT, __doc__)

@@ -11,6 +11,7 @@ test images binarised once. Results go to RUN_fidelity, a run folder of its own.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from cvae import checks, runs
 from cvae.keys import named
 from cvae.settings import NonNegative, Seed, replace
 from experiments.harness import Row, Run, cli, finished, tables
-from experiments.harness.generated import compare, generate
+from experiments.harness.generated import generate, measure
 from experiments.harness.run import binarized
 from experiments.measures import reference_classifier
 
@@ -72,7 +73,7 @@ def execute(settings: Settings) -> Path:
     dataset = cvae.data.load(config.dataset, settings.data_dir)
     data = (dataset, params)
     if summary := finished(out, settings, data):
-        print(f"finished on {summary['date'][:10]}: {out / 'summary.json'}; --fresh starts over\n\n{table(summary)}")
+        print(table(summary))
         return out
     with Run(config, out, settings, data) as run:
         print("training the reference classifier on real images", flush=True)
@@ -81,17 +82,12 @@ def execute(settings: Settings) -> Path:
         generated = []
         for temperature in settings.temperatures:
             print(f"temperature {temperature:g}", flush=True)
-            options: dict[str, Any] = {"temperature": temperature}
-            means, draws = (
-                measured(
-                    classifier, generate(model, params, named(run.key, "figures"), label, mean=mean, **options), label
-                )
-                for mean in (True, False)
-            )
-            generated.append(options | means | {"draws": draws})
-        test = dataset.test
-        real = measured(classifier, test.x, test.label)
-        real["draws"] = measured(classifier, binarized(test.x, {})[0].astype(np.float32), test.label)
+            draw = partial(generate, model, params, named(run.key, "figures"), label, temperature=temperature)
+            means, draws = (measure(classifier, draw(mean=mean), label) for mean in (True, False))
+            generated.append({"temperature": temperature} | means._asdict() | {"draws": draws})
+        x, y = dataset.test
+        drawn = measure(classifier, binarized(x, {})[0].astype(np.float32), y)
+        real = measure(classifier, x, y)._asdict() | {"draws": drawn}
         source = {name: trained_in[name] for name in ("experiment", "commit", "date")}
         summary = run.write_summary(
             generated=generated, real=real, images=len(label), trained_in=source, model=settings.model
@@ -106,11 +102,6 @@ def check_folder(out: Path, config: cvae.config.Config, settings: Settings) -> N
         held = runs.read_config(out).experiment
         checks.require(held == NAME, "--out", f"hold a run of {NAME} or none", f"one of {held}")
     runs.check_folder(out, config, fresh=settings.fresh)
-
-
-def measured(classifier: reference_classifier.ReferenceClassifier, x: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-    """Conditioning accuracy and diversity within a class, by name.  Shapes: [N, H, W, 1], [N]."""
-    return dict(zip(("conditioning_accuracy", "diversity"), compare(classifier, x, label), strict=True))
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ class Settings(harness.Settings):
     training: cvae.Training = cvae.Training(batch_size=100, schedule="cosine", ema_decay=0.999, binarization="dynamic")
     samples: Count = 100
     """importance samples of log p(x | c)"""
-    proposal: Literal["posterior", "prior", "mixture"] = "posterior"
+    proposal: harness.Proposal = "posterior"
     """how they are drawn; mixture is half each"""
 
 
@@ -78,16 +78,17 @@ class Masked(NamedTuple):
 
 def load(settings: Settings) -> Any:
     """The data set; the masks and, unless they stay grey, the pixels of validation and test are drawn once."""
-    dataset = cli.load(settings)
-    train = Masked(*dataset.train, np.ones(dataset.train.x.shape, bool))
-    splits: dict[str, Any] = {"train": train}
-    for part, purpose in (("validation", "validation"), ("test", "test")):
-        x, label = getattr(dataset, part)
+    dataset: Any = cli.load(settings)
+
+    def drawn(part: str, x: np.ndarray, label: np.ndarray) -> Masked:
         seed = BINARIZATION_SEEDS[part]
-        observed = cvae.masks.draw(settings.mask, named(jax.random.key(seed), purpose), len(x), x.shape[1:])
+        observed = cvae.masks.draw(settings.mask, named(jax.random.key(seed), part), len(x), x.shape[1:])
         x = x if settings.training.binarization == "none" else cvae.data.binarize(seed, x)
-        splits[part] = Masked(x, label, np.asarray(observed))
-    return dataset._replace(**splits)
+        return Masked(x, label, np.asarray(observed))
+
+    train = Masked(dataset.train.x, dataset.train.label, np.ones(dataset.train.x.shape, bool))
+    validation, test = drawn("validation", *dataset.validation), drawn("test", *dataset.test)
+    return dataset._replace(train=train, validation=validation, test=test)
 
 
 def models(settings: Settings, dataset: cvae.data.Dataset) -> dict[str, cvae.Architecture]:
@@ -96,12 +97,6 @@ def models(settings: Settings, dataset: cvae.data.Dataset) -> dict[str, cvae.Arc
     image = cvae.Image(shape, settings.mask)
     condition = cvae.Mixed((cvae.Label(dataset.num_classes), image)) if settings.label else image
     return {"cvae": replace(settings.architecture, event_shape=shape, condition=condition)}
-
-
-def examples(architecture: cvae.Architecture, split: Any) -> harness.Examples:
-    """Images with what the condition reads: themselves, their masks unless they are all the same, maybe the label."""
-    arrays = {"image": split.x, "observed": split.observed, "label": split.label}
-    return split.x, {name: arrays[name] for name in architecture.condition.spec}
 
 
 def evaluate(job: harness.Job) -> dict[str, Any]:
@@ -145,13 +140,13 @@ def figures(job: harness.Job) -> Iterator[tuple[str, Figure]]:
     yield "curves", curves(job.trained, job.title(f"{observed}, training and validation"))
 
 
-TABLE = {  # by its place in the results: what it is called, and whether its sign is turned
-    "log_likelihood": ("-log-likelihood, upper bound", True),
-    "grey_cross_entropy": ("grey cross-entropy, importance-weighted", False),
-    "elbo": ("-ELBO", True),
-    "rate": ("rate", False),
-    "distortion": ("distortion", False),
-}
+NATS = [
+    Row("-log-likelihood, upper bound", "log_likelihood", negate=True),
+    Row("grey cross-entropy, importance-weighted", "grey_cross_entropy"),
+    Row("-ELBO", "elbo", negate=True),
+    Row("rate", "rate"),
+    Row("distortion", "distortion"),
+]
 BESIDE = [
     Row("images", "examples", "count"),
     Row("hidden pixels", "hidden_pixels", "one"),
@@ -164,21 +159,18 @@ BESIDE = [
 
 def table(summary: dict[str, Any]) -> str:
     """The results as they are printed."""
-    test = summary["test"]["cvae"]
-    columns = ((test, "nats"), (test["per_hidden_pixel"], "small"))
+    test = tables.with_seconds(summary)
+    per_image, per_pixel = test["cvae"], test["cvae"]["per_hidden_pixel"]
     lines = [
-        [words, *(tables.cell(Row(words, place, form, negate), record) for record, form in columns)]
-        for place, (words, negate) in TABLE.items()
-        if place in test
+        [row.label, tables.cell(row, per_image), tables.cell(row._replace(format="small"), per_pixel)]
+        for row in NATS
+        if row.place in per_image
     ]
     nats = tables.render([f"{summary['dataset']}, nats of the hidden pixels", "per image", "per hidden pixel"], lines)
-    beside = test | {"seconds": summary["seconds"]["cvae"]}
-    return f"{nats}\n\n{tables.by_row(BESIDE, {'cvae': beside})}"
+    return f"{nats}\n\n{tables.by_row(BESIDE, test)}"
 
 
-EXPERIMENT = harness.Experiment(
-    "mnist_inpaint", CONFIGS, models, evaluate, figures, table, examples=examples, load=load
-)
+EXPERIMENT = harness.Experiment("mnist_inpaint", CONFIGS, models, evaluate, figures, table, load=load)
 
 if __name__ == "__main__":
     harness.command(EXPERIMENT, __doc__)

@@ -15,7 +15,8 @@ accuracy and diversity within a class. Expected on MNIST: -log p(x | y) of 79.3 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ from cvae.objectives import ImportanceEstimate
 from cvae.settings import Count, CountOrZero, replace
 from experiments import harness
 from experiments.harness import Row, tables
-from experiments.harness.generated import compare, generate
+from experiments.harness.generated import generate, measure
 from experiments.harness.label_figures import curves
 from experiments.harness.run import binarized
 from experiments.measures import reference_classifier
@@ -57,7 +58,7 @@ class Settings(harness.Settings):
     """how many the first images are"""
     class_samples: Count = 100
     """importance samples of log p(x | y) for every class, to classify"""
-    proposal: Literal["posterior", "prior", "mixture"] = "posterior"
+    proposal: harness.Proposal = "posterior"
     """how they are drawn; mixture is half each"""
     generated: Annotated[int, Field(ge=2)] = 1000
     """images generated per class, for the reference classifier"""
@@ -134,16 +135,17 @@ def likelihoods(estimate: ImportanceEstimate, scores: np.ndarray, label: np.ndar
 
 def generated_digits(job: harness.Job) -> dict[str, Any]:
     """Conditioning accuracy and diversity within a class of generated digits, and of real ones, as means and draws."""
-    classifier = reference_classifier.train(*job.dataset.train, job.settings.seed)
+    classifier, test = reference_classifier.train(*job.dataset.train, job.settings.seed), job.dataset.test
     label = np.repeat(np.arange(job.dataset.num_classes), job.settings.generated)
-    accuracy, diversity = {}, {}
-    for suffix, is_mean in (("", True), ("_draws", False)):
-        images = generate(*job.trained["cvae"][:2], job.key("figures"), label, mean=is_mean)
-        measured = compare(classifier, images, label)
-        accuracy[f"generated{suffix}"], diversity[f"generated{suffix}"] = measured
-    test = job.dataset.test
-    for name, images in (("real", test.x), ("real_binarized", binarized(test.x, {})[0].astype(np.float32))):
-        accuracy[name], diversity[name] = compare(classifier, images, test.label)
+    draw = partial(generate, *job.trained["cvae"][:2], job.key("figures"), label)
+    measured = {
+        "generated": measure(classifier, draw(mean=True), label),
+        "generated_draws": measure(classifier, draw(mean=False), label),
+        "real": measure(classifier, test.x, test.label),
+        "real_binarized": measure(classifier, binarized(test.x, {})[0].astype(np.float32), test.label),
+    }
+    accuracy = {name: each.conditioning_accuracy for name, each in measured.items()}
+    diversity = {name: each.diversity for name, each in measured.items()}
     return {"conditioning_accuracy": accuracy | {"images": len(label)}, "diversity": diversity}
 
 
@@ -187,8 +189,7 @@ TABLE = [
 
 def table(summary: dict[str, Any]) -> str:
     """The results as they are printed."""
-    rows = {name: row | {"seconds": summary["seconds"][name]} for name, row in summary["test"].items()}
-    return tables.by_model(TABLE, rows, f"{summary['dataset']}, binarised test images, nats")
+    return tables.by_model(TABLE, tables.with_seconds(summary), f"{summary['dataset']}, binarised test images, nats")
 
 
 EXPERIMENT = harness.Experiment("mnist_likelihood", CONFIGS, models, evaluate, figures, table, check=check)

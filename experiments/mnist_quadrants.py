@@ -62,7 +62,7 @@ NAME = "mnist_quadrants"
 GREY_SAMPLES = 10  # of the ELBO, as in Pyro's tutorial
 
 Rows = Annotated[tuple[RowName, ...], Field(min_length=1)]
-Proposals = Annotated[tuple[Literal["posterior", "prior", "mixture"], ...], Field(min_length=1)]
+Proposals = Annotated[tuple[harness.Proposal, ...], Field(min_length=1)]
 DEFAULT_ROWS: Rows = ("deterministic", "gsnn", "cvae", "residual")
 
 
@@ -154,21 +154,21 @@ class Targets(NamedTuple):
 
 def load(settings: Settings) -> Any:
     """The data set in the protocol's split: the last sixth of the training file, in its own order, for validation."""
-    dataset = cli.load(settings)
+    dataset: Any = cli.load(settings)
+
+    def part(name: str, x: np.ndarray, label: np.ndarray) -> Targets:
+        once = name != "train" and settings.training.binarization != "none"
+        return Targets(cvae.data.binarize(BINARIZATION_SEEDS[name], x) if once else x, label, x)
+
     # The usual validation examples are those at the front of the file.
     x = np.concatenate([dataset.validation.x, dataset.train.x])
     label = np.concatenate([dataset.validation.label, dataset.train.label])
     cut = len(x) - len(x) // 6
-    splits: dict[str, Any] = {
-        "train": Targets(x[:cut], label[:cut], x[:cut]),
-        "validation": Targets(x[cut:], label[cut:], x[cut:]),
-        "test": Targets(dataset.test.x, dataset.test.label, dataset.test.x),
-    }
-    if settings.training.binarization != "none":
-        for part in ("validation", "test"):
-            drawn = cvae.data.binarize(BINARIZATION_SEEDS[part], splits[part].x)
-            splits[part] = splits[part]._replace(x=drawn)
-    return dataset._replace(**splits)
+    return dataset._replace(
+        train=part("train", x[:cut], label[:cut]),
+        validation=part("validation", x[cut:], label[cut:]),
+        test=part("test", *dataset.test),
+    )
 
 
 def models(settings: Settings, dataset: Any) -> dict[str, cvae.Architecture]:
@@ -185,12 +185,9 @@ def models(settings: Settings, dataset: Any) -> dict[str, cvae.Architecture]:
 
 
 def examples(architecture: cvae.Architecture, split: Any) -> harness.Examples:
-    """Targets with the observed image, and the shift if that is part of the condition: none, before training moves."""
-    image = cvae.config.parts_of(architecture.condition)[0]
-    c = {"image": split.grey if image.separate else split.x}
-    if "shift" in architecture.condition.spec:
-        c["shift"] = np.zeros((len(split.x), 2), np.float32)
-    return split.x, c
+    """Targets with the observed image, in its grey levels or as it was drawn."""
+    x, c = cli.by_spec(architecture, split)
+    return x, c | ({"image": split.grey} if cvae.config.parts_of(architecture.condition)[0].separate else {})
 
 
 def check(settings: Settings, dataset: Any) -> None:
@@ -329,12 +326,7 @@ def execute(rows: Mapping[RowName, Settings]) -> Path:
     """Train and measure every row of every column that is not there yet, and write the table; returns the folder."""
     settings = next(iter(rows.values()))
     out = cli.folder(NAME, settings, cli.load(settings).name)
-    runs = runs_of(rows, out)
-    for run in runs:
-        cli.plan(EXPERIMENT, run)  # refuses before the first is trained
-    for run in runs:
-        print(f"\n{COLUMNS[run.column]}, {run.rows[0]}")
-        cli.execute(EXPERIMENT, run)
+    cli.execute_all(EXPERIMENT, {f"{COLUMNS[run.column]}, {run.rows[0]}": run for run in runs_of(rows, out)})
     records = quadrants.collect(out)
     quadrants.write(records, out)
     print(f"\n{quadrants.markdown(records)}\n\ntables and runs in {out}")
@@ -351,8 +343,7 @@ class Which(cli.Which):
 def main() -> None:
     """The command line: every row has defaults of its own, and the options of the command change them all."""
     which = cli.partially(Which)
-    name, smoke = which.preset
-    rows = CONFIGS["smoke" if smoke else name if name in CONFIGS else "mnist"]
+    rows = cli.chosen(CONFIGS, which.meant, which.smoke)
     execute({row: cli.options(Settings, __doc__, cli.with_folder(NAME, rows[row], which)) for row in which.rows})
 
 

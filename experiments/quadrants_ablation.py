@@ -70,14 +70,14 @@ class Settings(harness.Settings):
 
 def variant(settings: Settings, name: str, dataset: str, out: Path) -> mnist_quadrants.Settings:
     """The run of a variant; `blocks` counts hidden layers of the data set's own width."""
-    rows = mnist_quadrants.CONFIGS["smoke" if settings.smoke else dataset if dataset == "digits" else "mnist"]
+    default = cli.chosen(mnist_quadrants.CONFIGS, dataset, settings.smoke)["residual"]
     changes = dict(VARIANTS[name][1])
     if "blocks" in changes:
-        changes["hidden"] = rows["residual"].architecture.hidden * changes.pop("blocks")
+        changes["hidden"] = default.architecture.hidden * changes.pop("blocks")
     shared = {each: getattr(settings, each) for each in harness.Settings.__dataclass_fields__}
     measured = {"split": "validation", "samples": SAMPLES, "many_samples": 0}
     changes |= shared | measured | {"quadrants": (settings.quadrants,), "epochs": settings.epochs}
-    (run,) = mnist_quadrants.runs_of({"residual": mnist_quadrants.changed(rows["residual"], **changes)}, out / name)
+    (run,) = mnist_quadrants.runs_of({"residual": mnist_quadrants.changed(default, **changes)}, out / name)
     return run
 
 
@@ -85,13 +85,9 @@ def execute(settings: Settings) -> Path:
     """Train and score every variant that is not there yet, and write the table; returns the folder."""
     dataset = cli.load(settings).name
     out = cli.folder("quadrants_ablation", settings, dataset)
-    runs = [variant(settings, name, dataset, out) for name in settings.variants]
-    for run in runs:
-        cli.plan(mnist_quadrants.EXPERIMENT, run)  # refuses before the first is trained
-    for name, run in zip(settings.variants, runs, strict=True):
-        print(f"\n{VARIANTS[name][0]}")
-        cli.execute(mnist_quadrants.EXPERIMENT, run)
-    records = [each for each in collect(out) if each["task"] == runs[0].column]
+    runs = {VARIANTS[name][0]: variant(settings, name, dataset, out) for name in settings.variants}
+    cli.execute_all(mnist_quadrants.EXPERIMENT, runs)
+    records = [each for each in collect(out) if each["task"] == f"quadrants_{settings.quadrants}"]
     cvae.runs.write_json(out / "table.json", records)
     (out / "table.md").write_text(markdown(records) + "\n", encoding="utf-8")
     print(f"\n{markdown(records)}\n\ntable and runs in {out}")
@@ -104,15 +100,19 @@ def collect(out: Path) -> list[dict[str, Any]]:
     for name, (words, _) in VARIANTS.items():
         for path in sorted((out / name).glob("*/residual/summary.json")):
             summary = cvae.runs.read_summary(path.parent)
-            flat, scores = quadrants.record(summary), summary[summary["split"]]
-            record = {"variant": name, "words": words, "task": flat["task"], "epochs": flat["epochs"]}
-            for estimate in (IMPORTANCE, MONTE_CARLO):  # a GSNN's encoder is not trained: no importance sampling
-                both = {"value": flat.get(estimate), "standard_error": flat.get(f"{estimate}_error")}
-                record[estimate] = both if estimate in flat else None
-            record["effective_samples"] = flat.get(f"{IMPORTANCE}_effective")
-            record |= {
-                "rate": scores["rate"]["value"] if "rate" in scores else None,
-                "seconds": flat["training_seconds"],
+            scores = quadrants.scores_of(summary)
+            # A GSNN's encoder is not trained: no importance sampling, and no rate.
+            importance, rate = scores.get(IMPORTANCE, {}), summary[summary["split"]].get("rate", {})
+            record = {
+                "variant": name,
+                "words": words,
+                "task": summary["task"],
+                "epochs": summary["epochs"],
+                IMPORTANCE: importance.get("nats"),
+                MONTE_CARLO: scores.get(MONTE_CARLO, {}).get("nats"),
+                "effective_samples": importance.get("effective_samples", {}).get("value"),
+                "rate": rate.get("value"),
+                "seconds": quadrants.training_seconds(summary),
             }
             records.append(record)
     return records

@@ -4,8 +4,8 @@
     python -m experiments.sweep_latent --seeds 0 1 2 3          # later: trains the two new seeds only
     python -m experiments.sweep_latent --latent-sizes 2 8 --betas 0.5 1 2 --conditions none --out runs/sweep_beta
 
-Models of the article's size, 512 ReLU units, batch 50, Adam 1e-3, grey targets, for 10 epochs. All members of a type
-of condition share one compiled program. A command that was stopped resumes; finished members are read, not trained
+Models of the size of Kristiadi 2016, 512 ReLU units, batch 50, Adam 1e-3, grey targets, for 10 epochs. All members of a
+type of condition share one compiled program. A command that was stopped resumes; finished members are read, not trained
 again. Tables, figures and parameters go to runs/sweep_latent.
 
 Expected on the 8x8 digits, in a few minutes on two cores: with the label the grey cross-entropy is lowest with 2 or 4

@@ -88,12 +88,7 @@ def test_binarize_depends_on_the_seed_alone():
 
 BAD = {
     "range": (3, np.full((3, 2), 1.5, np.float32), r"x must be .* in \[0, 1\], got 1.5 at row 0, element \(0,\)"),
-    "nan": (3, np.full((3, 2), np.nan, np.float32), r"x must be .* in \[0, 1\], got nan"),
-    "integers": (3, np.zeros((3, 2), np.int64), r"x must be floats, .*, got int64 values"),
-    "a list": (3, [0.5, 0.5], "x must be an array, got a list"),
     "negative seed": (-1, GREY, "seed must be an integer of at least 0, got -1"),
-    "large seed": (2**32, GREY, "seed must be below 4294967296, got 4294967296"),
-    "no seed": (None, GREY, "seed must be an integer of at least 0, got None"),
 }
 
 
@@ -160,14 +155,6 @@ def test_dropped_blocks_leave_x_alone(key):
     np.testing.assert_array_equal(whole, np.ones(x.shape))
     dropped = (np.asarray(c["image"]) == 0).mean(axis=(1, 2, 3))
     assert np.all((dropped >= 0.04) & (dropped <= 0.16))  # a fifth to two fifths of either side
-
-
-def test_augmentations_run_inside_and_outside_jit(key):
-    condition = cvae.Mixed((cvae.Label(5), cvae.Image(EVENT, "random_pixels", "part")))
-    augment, c = augmentation(condition, DYNAMIC), LABEL | {"part": GREY, "observed": GREY > 0}
-    inside, outside = jax.jit(augment)(key, GREY, c), augment(key, jnp.asarray(GREY), c)
-    assert set(inside[1]) == {"label", "part", "observed"}
-    jax.tree.map(np.testing.assert_array_equal, inside, outside)
 
 
 def test_the_same_arguments_give_the_same_function():

@@ -1,7 +1,6 @@
 """Checkpoints: every dtype comes back to the bit, and a damaged file never as other values."""
 
 import errno
-import json
 import re
 import shutil
 import warnings
@@ -344,7 +343,3 @@ def test_other_characters_are_read_back(name, tmp_path):
     checkpoints.save_tree(tmp_path / name / "params", {"a": np.arange(3)})
     loaded = checkpoints.load_tree(tmp_path / name / "params", {"a": np.empty(3, int)})
     assert loaded["a"].tolist() == [0, 1, 2]
-
-
-def test_the_record_is_json(pair):
-    assert json.loads((pair / "2" / "record" / "metadata").read_text()) == {"text": "after 2"}

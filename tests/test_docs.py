@@ -231,10 +231,3 @@ def test_errors_are_those_of_the_page(tmp_path, monkeypatch):
             call()
         raised[passed] = variable(str(error.value))
     assert raised == {passed: variable(message) for passed, message in written.items()}
-
-
-def test_a_command_prints_a_refusal_in_one_line(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        cli.protected(lambda: cvae.Architecture(latent_size=-1))
-    assert exit_.value.code == 2
-    assert capsys.readouterr().err == "error: --latent-size must be greater than or equal to 0, got -1\n"

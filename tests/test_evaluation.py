@@ -1,7 +1,5 @@
 """Measures of a data set: exact where the answer is known, every example once, for any batch size."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,15 +9,9 @@ import cvae
 from cvae import evaluation
 from cvae.distributions import Ladder, Normal
 from tests.conftest import CLASSES, EVENT, build
-from tests.oracles import BATCH, CONDITIONS, LATENT, linear_gaussian, quickly_compiled
+from tests.oracles import BATCH, CONDITIONS, LATENT, linear_gaussian
 
 every_condition = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS.keys())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled():
-        yield
 
 
 def examples(labelled, size: int):
@@ -54,25 +46,6 @@ def test_the_estimate_agrees_with_the_exact_log_likelihood(condition, num_sample
     # An estimate of K samples scatters by about sqrt((chi^2 of q) / K): the test has power to see a wrong weight.
     assert np.all(off.std(axis=0) < 2 / np.sqrt(num_samples))
     assert np.all(standard_errors_off(np.exp(off), 1.0) < 5)
-
-
-def wrong_model(wrong: str) -> cvae.CVAE:
-    """The oracle with a density that is not the one z is drawn from, or of another x."""
-    model = linear_gaussian(exact=False).model
-
-    def halved(*arguments):
-        normal = getattr(model, wrong)(*arguments)
-        return Normal(normal.mean, normal.log_std - math.log(2))
-
-    return model._replace(**{wrong: halved})
-
-
-@pytest.mark.parametrize("wrong", ["prior", "decode"])
-def test_a_wrong_density_does_not_agree(wrong):
-    """The test above has power."""
-    oracle = linear_gaussian(exact=False)
-    exact, oracle = oracle.exact_log_prob(), oracle._replace(model=wrong_model(wrong))
-    assert np.all(standard_errors_off(np.exp(estimates(oracle, 10, 1000) - exact), 1.0) > 5)
 
 
 def test_the_effective_sample_size_has_its_limit():
@@ -272,29 +245,12 @@ def test_variation_that_comes_from_draws_above_is_not_counted():
 
 # Arguments
 
-FUNCTIONS = [cvae.evaluate, cvae.log_likelihood, cvae.active_units]
-BAD = {
-    "grey levels": (lambda x: x.astype(np.int32), r"x must be floats, or uint8 in 255ths, in \[0, 1\], got int32"),
-    "range": (lambda x: x.astype(np.float32), r"in \[0, 1\], got .* at row 0"),
-    "nan": (lambda x: np.full(x.shape, np.nan), "got nan at row 0"),
-    "shape": (lambda x: x[..., 0], r"x must have shape \[B, 2, 3, 1\], got \(4, 2, 3\)"),
-    "empty": (lambda x: x[:0], "x must hold at least one example"),
-    "length": (lambda x: x[:3], "one entry per example of x, 3, got 4"),
-}
 
-
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD.keys())
-def test_bad_examples_are_refused(labelled, key, function, change, message):
+@pytest.mark.parametrize("function", [cvae.evaluate, cvae.log_likelihood, cvae.active_units], ids=lambda f: f.__name__)
+def test_bad_arguments_are_refused(labelled, key, function):
     model, params, x, c = examples(labelled, 4)
-    with pytest.raises(ValueError, match=message):
-        function(model, params, key, change(x), c)
-
-
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
-def test_sizes_must_be_integers(labelled, key, function):
+    for wrong, message in ((x.astype(np.int32), "x must be floats.* got int32"), (x[:3], "one entry per example of x")):
+        with pytest.raises(ValueError, match=message):
+            function(model, params, key, wrong, c)
     with pytest.raises(ValueError, match=r"batch_size must be an integer of at least 1, got 2\.5"):
-        function(*labelled[:2], key, *labelled[2:], batch_size=2.5)
-    if function is not cvae.active_units:
-        with pytest.raises(ValueError, match="num_samples must be an integer of at least 1, got 0"):
-            function(*labelled[:2], key, *labelled[2:], num_samples=0)
+        function(model, params, key, x, c, batch_size=2.5)

@@ -71,9 +71,3 @@ def test_plane_takes_the_latents_that_vary_most():
     means = np.random.default_rng(0).normal(size=(500, 4)) * [0.1, 2.0, 0.01, 1.0]
     assert plane(means) == (1, 3)
     assert plane(means[:, :1]) == (0,)
-
-
-def test_a_digit_that_is_no_class_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"--digit must be a class in \[0, 10\), got 10"):
-        cli.execute(EXPERIMENT, cvae.replace(CONFIGS["smoke"], digit=10, out=tmp_path / "run"))
-    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The strong label-conditional model: a smoke run, what its numbers are, refusals."""
+"""The strong label-conditional model: a smoke run, and what its numbers are."""
 
 import json
 
@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_measures_in_every_way(finished):
-    summary = json.loads((finished / "summary.json").read_text())
+    summary = json.loads((finished / "summary.json").read_text(), parse_constant=pytest.fail)  # also of empty bins
     test = summary["test"]["cvae"]
     for name in ("log_likelihood", "log_marginal", "elbo", "rate", "distortion", "effective_samples"):
         assert np.isfinite(test[name]["value"])
@@ -73,12 +73,3 @@ def test_without_shifts_the_label_is_the_only_condition():
     training = cvae.replace(QUICK.training, shift=0)
     models = mnist_likelihood.models(cvae.replace(QUICK, training=training), cvae.data.load("digits"))
     assert models["cvae"].condition == cvae.Label(10)
-
-
-def test_bad_options_are_refused(tmp_path):
-    grey = cvae.replace(QUICK, training=cvae.replace(QUICK.training, binarization="none"), out=tmp_path / "run")
-    with pytest.raises(ValueError, match="--binarization must be dynamic or static, got none"):
-        cli.execute(EXPERIMENT, grey)
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="generated must be greater than or equal to 2, got 1"):
-        cvae.replace(QUICK, generated=1)

@@ -1,4 +1,4 @@
-"""The paper's table: its protocol, a smoke run of its rows, the tables, what a second call repeats, refusals."""
+"""The paper's table: its protocol, a smoke run of its rows, the tables, and what a second call repeats."""
 
 import csv
 import json
@@ -10,7 +10,6 @@ import pytest
 
 import cvae
 from experiments import mnist_quadrants
-from experiments.harness import cli
 from experiments.mnist_quadrants import CONFIGS, changed
 
 ROWS = ("deterministic", "gsnn", "residual")
@@ -18,6 +17,7 @@ ROWS = ("deterministic", "gsnn", "residual")
 
 def rows(out, names=ROWS, **changes) -> dict:
     usual = {"quadrants": (3,), "samples": 50, "many_samples": 100, "images": 20, "figures": False, "out": out}
+    usual |= {"body": "mlp", "latent_layers": 1}  # a residual ladder compiles longer: the ablation's smoke run has it
     return {name: changed(CONFIGS["smoke"][name], **usual | changes) for name in names}
 
 
@@ -121,13 +121,3 @@ def test_options_change_every_row_but_give_the_deterministic_one_no_latents(tmp_
     assert (deterministic.latent_size, deterministic.body, residual.latent_size) == (0, "mlp", 6)
     assert (residual.latent_layers, residual.hidden, second.training.hybrid_weight) == (3, (16,), 0.5)
     assert second.out == tmp_path / "quadrants_1" / "residual"
-
-
-def test_bad_options_are_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["mnist_quadrants", "--smoke", "--samples", "7", "--many-samples", "7"])
-    with pytest.raises(SystemExit) as stop:
-        cli.protected(mnist_quadrants.main)
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == "error: --many-samples must be more than --samples, 7, or 0, got 7\n"
-    assert list(tmp_path.iterdir()) == []

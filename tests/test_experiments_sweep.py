@@ -191,6 +191,12 @@ def test_members_side_by_side_are_those_one_by_one_and_resume(made, tmp_path, mo
     assert models == {f"label/{name}" for name in NAMES}
 
 
+def test_a_member_whose_loss_is_not_finite_is_named(tmp_path):
+    steep = cvae.Sweep((3,), (0,), learning_rates=(1e20,))
+    with pytest.raises(FloatingPointError, match=r"^none/z03_seed0_beta1_lr1e\+20: the loss in epoch 1"):
+        run(tmp_path / "run", conditions=("none",), sweep=steep)
+
+
 def test_starting_over_discards_the_members(copy, trained):
     run(copy, fresh=True, conditions=("none",), sweep=cvae.Sweep((3,), (0,)))
     assert trained == ["z03_seed0_beta1_lr0.001"]
@@ -206,7 +212,7 @@ def test_all_types_and_ways_to_condition(tmp_path):
     kinds, ways = ("label", "attribute", "label+attribute", "image"), ("", "_concat_all", "_film")
     assert list(models) == ["none", *(f"{kind}{way}" for kind in kinds for way in ways)]
     assert models["image_film"].conditioning == "film"
-    _, c = sweeping.examples(models["label+attribute"], dataset.train)
+    _, c = sweep_condition.EXPERIMENT.examples(models["label+attribute"], dataset.train)
     assert set(c) == {"label", "stroke"}
     encoded = np.asarray(models["attribute"].condition.encode(c).flat)
     np.testing.assert_allclose(encoded.std(axis=0), 1, rtol=1e-4)
@@ -215,7 +221,7 @@ def test_all_types_and_ways_to_condition(tmp_path):
 def test_hidden_pixels_are_tabulated_apart(tmp_path, capsys):
     out = run(
         tmp_path / "run", sweep_condition.EXPERIMENT, conditions=("none", "image"), sweep=cvae.Sweep((3,), (0,)),
-        training=cvae.Training(epochs=2, binarization="dynamic"), figures=True,
+        training=cvae.Training(epochs=2, binarization="static"), figures=True,
     )  # fmt: skip
     printed = capsys.readouterr().out
     for text in ("pixels scored", "another event", "One seed", "log-likelihood, lower bound", "effective samples"):

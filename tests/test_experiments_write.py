@@ -43,8 +43,6 @@ def test_without_spread_there_is_one_style(finished, tmp_path):
 BAD = {
     "a letter": (["20a6"], "text must hold only characters that the model was trained on, 0123456789, got 'a' in"),
     "nothing": ([""], "text must hold at least one character"),
-    "no styles": (["1", "--styles", "0"], "styles must be greater than or equal to 1, got 0"),
-    "cold": (["1", "--temperature", "-1"], "temperature must be greater than or equal to 0, got -1.0"),
     "not a png": (["1", "--out", "page.pdf"], "--out must end in .png, got 'page.pdf'"),
 }
 
@@ -52,11 +50,6 @@ BAD = {
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
 def test_bad_options_are_refused(arguments, message, finished):
     assert_refused(call(write, *arguments, "--run", str(finished)), message)
-
-
-def test_without_a_run_the_command_that_makes_one_is_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert_refused(call(write, "2026"), "(make one with `python -m experiments.mnist_label`), got none at runs/")
 
 
 def test_kmnist_is_typed_in_hiragana():

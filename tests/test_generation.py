@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import cvae
-from cvae.distributions import Normal
 from cvae.generation import sample_each
 from cvae.keys import threefry
 from tests.conftest import BATCH, CLASSES, EVENT, build
@@ -51,21 +50,6 @@ def test_samples_have_the_moments_of_the_model(mean):
     assert np.all(np.abs(drawn.var(axis=0) - variance) < 5 * variance * np.sqrt(2 / len(drawn)))
 
 
-def test_a_column_of_noise_is_noise_in_draws():
-    """Generation draws: its mean would have none of the standard deviation 4.95 of a column without structure."""
-    likelihood = cvae.Normal(std=1.0, location=(0.0, 3.0), scale=(1.0, 4.95))
-
-    def decode(params, z, c):
-        return likelihood.distribution(jnp.stack([z[:, 0], 0 * z[:, 0]], axis=1), (2,))
-
-    standard = Normal(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
-    model = cvae.CVAE(lambda key: {}, lambda params, x, c: standard, lambda params, c: standard, decode)
-    run = jax.jit(lambda key, mean: cvae.sample(model, {}, key, {}, mean=mean, num_samples=4000), static_argnums=1)
-    drawn, means = (np.asarray(run(jax.random.key(0), mean), np.float64)[:, 0, 1] for mean in (False, True))
-    assert abs(drawn.std() - 4.95) < 5 * 4.95 / np.sqrt(2 * 4000)
-    np.testing.assert_allclose(means, 3.0, rtol=1e-6)
-
-
 def test_a_label_out_of_range_shows_inside_jit(labelled, key):
     """No error can be raised there, and a plausible sample would hide it."""
     model, params, _, _ = labelled
@@ -75,14 +59,6 @@ def test_a_label_out_of_range_shows_inside_jit(labelled, key):
     np.testing.assert_array_equal(np.isnan(drawn).any(axis=(1, 2, 3)), [False, True, True])
     drawn = jax.jit(lambda c: cvae.sample(model, params, key, c))({"label": np.array([0, CLASSES])})
     np.testing.assert_array_equal(np.isnan(drawn).all(axis=(1, 2, 3)), [False, True])
-
-
-def test_observed_elements_are_returned_unchanged(key):
-    model, params, x, c = build(cvae.Image(EVENT, "right_half"))
-    drawn = np.asarray(cvae.sample(model, params, key, c))
-    seen = np.broadcast_to(model.architecture.condition.fixed, x.shape)
-    np.testing.assert_array_equal(drawn[seen], x[seen])
-    assert set(np.unique(drawn[~seen])) <= {0, 1}
 
 
 def test_a_reconstruction_decodes_a_draw_of_the_posterior(example, key):

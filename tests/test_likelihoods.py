@@ -8,8 +8,6 @@ import pytest
 from scipy import special, stats
 
 import cvae
-from cvae.likelihoods import Likelihood
-from cvae.settings import replace
 from tests.conftest import BATCH, CLASSES, EVENT, LATENT, build
 
 FAMILIES = {
@@ -60,46 +58,17 @@ def test_a_learned_std_is_the_second_output_within_its_bounds_and_1_where_that_i
         assert distribution.base.std[0, 0] == pytest.approx(start, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_model_scores_by_its_likelihood(name):
-    """The density against scipy's, from the decoder's outputs."""
-    model, params, x, c = build(cvae.Label(CLASSES), likelihood=FAMILIES[name], hidden=(7,))
-    z = RNG.normal(size=(BATCH, LATENT)).astype(np.float32)
-    other = {"label": (c["label"] + 1) % CLASSES}
-    decode = jax.jit(model.decode)
-    distribution = decode(params, z, c)
-    if name.startswith("normal"):
-        std = 0.25 * np.exp(np.float64(distribution.base.log_std))
-        log_prob = stats.norm(np.float64(distribution.mean), std).logpdf(x)
-    else:
-        logits = np.float64(distribution.logits)
-        log_prob = x * logits - np.logaddexp(0, logits)
-        if name == "continuous bernoulli":
-            log_prob += np.log(logits / np.tanh(logits / 2))
-    np.testing.assert_allclose(distribution.log_prob(x), log_prob.sum(axis=(1, 2, 3)), rtol=1e-4)
-    assert distribution.mean.shape == (BATCH, *EVENT)
-    # All that the likelihood reads depends on z and on the condition; a fixed std does not.
-    for moved in (decode(params, z, other), decode(params, z + 1, c)):
-        for one, two in zip(jax.tree.leaves(distribution), jax.tree.leaves(moved), strict=True):
-            fixed = np.all(one == one.ravel()[0])
-            assert fixed == (name == "normal" and one is jax.tree.leaves(distribution)[1])
-            assert fixed or np.all(np.any(one != two, axis=(1, 2, 3)))
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_a_model_decodes_to_the_distribution_of_its_likelihood(family):
+    model, params, _, c = build(cvae.Label(CLASSES), likelihood=family, hidden=(7,))
+    found = jax.eval_shape(model.decode, params, jnp.zeros((BATCH, LATENT)), c)
+    expected = jax.eval_shape(lambda: family.distribution(jnp.zeros((BATCH, family.num_outputs(EVENT))), EVENT))
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_uint8_and_bool_and_floats_of_every_width_are_scored(name):
-    spec = FAMILIES[name].spec(EVENT)
-    for dtype in (np.uint8, bool, np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
-        x = (GREY * (255 if dtype == np.uint8 else 1)).astype(dtype)
-        assert spec.check("x", x) == spec.check("x", jnp.asarray(x)) == 3
-        np.testing.assert_allclose(np.asarray(spec.cast(x), float), GREY > 0 if dtype is bool else GREY, atol=4e-3)
-    for x in (GREY.astype(np.int32), GREY.astype(complex), GREY * np.nan):
-        with pytest.raises(ValueError, match=r"^x must be "):
-            spec.check("x", x)
-
-
-def test_only_a_normal_scores_x_beyond_the_unit_interval():
+def test_bytes_are_255ths_and_only_a_normal_scores_x_beyond_the_unit_interval():
     for name, family in FAMILIES.items():
+        np.testing.assert_allclose(family.spec(EVENT).cast(np.full((1, *EVENT), 51, np.uint8)), 0.2, rtol=1e-6)
         if name.startswith("normal"):
             family.spec(EVENT).check("x", 300 * GREY - 1)
         else:
@@ -169,26 +138,12 @@ def test_a_constant_channel_has_scale_0_and_counts_0_nats():
     np.testing.assert_array_equal(np.asarray(family.features(x))[:, 1:], 0)
 
 
-def test_at_the_origin_densities_are_the_same():
-    family = cvae.Normal.fitted(DATA["channels"])
-    assert family.origin == family.location
-    moved = family.at_origin()
-    assert moved == replace(family, location=(0.0, 0.0))
-    assert moved.origin is cvae.Bernoulli().origin is None
-    assert cvae.Bernoulli().at_origin() == cvae.Bernoulli()
-    x, outputs = DATA["channels"][:5], jnp.zeros((5, family.num_outputs((32, 2))))
-    one, two = (f.distribution(outputs, (32, 2)) for f in (family, moved))
-    np.testing.assert_allclose(one.log_prob(x), two.log_prob(x - np.array(family.location)), rtol=1e-6)
-
-
 BAD_FITS = {
     "constant": (np.full((5, 2), 3.0), "^x must vary, got 3 throughout"),
     "infinite": (np.array([[1.0, np.inf]]), r"^x must be real numbers, all finite.*, got inf at row 0, element \(1,\)"),
     "missing": (np.array([[1.0, np.nan], [1.0, np.nan]]), "^x must vary, got 1 throughout"),
     "row": (np.ones(3), r"^x must have shape \[N, \*event\], got \(3,\)"),
-    "empty": (np.ones((0, 3)), "^x must hold at least one example"),
     "empty event": (np.ones((3, 0)), r"^x must have shape \[N, \*event\], got \(3, 0\)"),
-    "list": ([[1.0], [2.0]], "^x must be an array, got a list"),
 }
 
 
@@ -200,17 +155,11 @@ def test_a_normal_is_not_fitted_to_bad_data(x, message):
 
 BAD_NORMALS = {
     "zero": ({"std": 0.0}, "^std must be greater than or equal to 0.000001, got 0.0"),
-    "tiny": ({"std": 1e-12}, "^std must be greater than or equal to 0.000001, got 1e-12"),
     "word": ({"std": "learned"}, "^std must be a valid number.* got 'learned'"),
-    "bound": ({"bounds": (0.0, 1.0)}, r"^bounds\[0\] must be greater than or equal to 0.000001, got 0.0"),
     "infinite bound": ({"bounds": (0.1, float("inf"))}, r"^bounds\[1\] must be less .* got inf"),
     "order": ({"bounds": (2.0, 1.0)}, r"^bounds must be two numbers, the lower first, got \(2.0, 1.0\)"),
-    "equal": ({"bounds": (1.0, 1.0)}, "^bounds must be two numbers, the lower first"),
-    "three": ({"bounds": (1.0, 2.0, 3.0)}, r"^bounds must have at most 2 items .* got \(1.0, 2.0, 3.0\)"),
     "negative scale": ({"scale": (-1.0,)}, r"^scale\[0\] must be greater than or equal to 0, got -1.0"),
-    "nan location": ({"location": (float("nan"),)}, r"^location\[0\] must be a finite number, got nan"),
     "lengths": ({"location": (1.0, 2.0)}, "^scale must have one number per location, 2, got 1"),
-    "none": ({"location": (), "scale": ()}, "^scale must have one number per location, 0, got 0"),
 }
 
 
@@ -224,9 +173,3 @@ def test_a_scale_of_another_number_of_channels_is_refused():
     family = cvae.Normal(location=(0.0, 1.0), scale=(1.0, 2.0))
     with pytest.raises(ValueError, match=r"^scale must have 1 or 3 numbers, got 2"):
         cvae.make(cvae.Architecture((4, 3), likelihood=family))
-
-
-def test_families_are_hashable_settings():
-    assert cvae.Normal(bounds=[0.5, 2]) == cvae.Normal(bounds=(0.5, 2.0))
-    assert len({*FAMILIES.values(), cvae.Bernoulli()}) == 4
-    assert all(isinstance(family, Likelihood) for family in FAMILIES.values())

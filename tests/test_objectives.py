@@ -20,17 +20,10 @@ from tests.oracles import (
     integrated_log_prob,
     linear_gaussian,
     linear_ladder,
-    quickly_compiled,
 )
 
 SAMPLES, FEW, MANY = 4000, 5, 24
 every_condition = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS.keys())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled():
-        yield
 
 
 def draws(oracle, score, seed: int, samples: int = SAMPLES) -> np.ndarray:
@@ -38,11 +31,6 @@ def draws(oracle, score, seed: int, samples: int = SAMPLES) -> np.ndarray:
     keys, params = jax.random.split(jax.random.key(seed), samples), getattr(oracle, "params", {})
     drawn = jax.jit(jax.vmap(lambda key: score(oracle.model, params, key, oracle.x, oracle.c)))(keys)
     return np.asarray(drawn, np.float64)
-
-
-def elbo_of(num_samples: int = 1):
-    """A score: the value of the ELBO."""
-    return lambda *arguments: cvae.elbo(*arguments, num_samples=num_samples).value
 
 
 def iwae_of(num_samples: int):
@@ -82,7 +70,7 @@ def test_the_order_of_the_bounds(condition):
     """ELBO = log p - KL(q || posterior) = IWAE-1 < IWAE-5 <= log p, in expectation."""
     oracle = linear_gaussian(exact=False, condition=condition)
     exact, lost = oracle.exact_log_prob(), gap(oracle)
-    both = draws(oracle, lambda *a: jnp.stack([elbo_of()(*a), iwae_of(1)(*a), iwae_of(FEW)(*a)]), 5)
+    both = draws(oracle, lambda *a: jnp.stack([cvae.elbo(*a).value, iwae_of(1)(*a), iwae_of(FEW)(*a)]), 5)
     elbo, one, few = both[:, 0], both[:, 1], both[:, 2]
     assert np.all(lost > 10 * error(elbo)), "the encoder must be wrong by more than the noise"
     assert np.all(np.abs(elbo.mean(axis=0) - (exact - lost)) < 5 * error(elbo))
@@ -91,53 +79,11 @@ def test_the_order_of_the_bounds(condition):
     assert np.all(few.mean(axis=0) < exact + 5 * error(few))
 
 
-def test_more_samples_tighten_the_bound_and_shrink_the_spread_of_the_elbo():
+def test_more_samples_tighten_the_bound():
     oracle = linear_gaussian(exact=False)
     few, many = draws(oracle, iwae_of(FEW), 7), draws(oracle, iwae_of(MANY), 8)
     assert np.all(many.mean(axis=0) - few.mean(axis=0) > 5 * np.hypot(error(few), error(many)))
     assert np.all(many.mean(axis=0) < oracle.exact_log_prob() + 5 * error(many))
-    one, many = draws(oracle, elbo_of(), 5), draws(oracle, elbo_of(MANY), 9)
-    assert np.all(np.abs(one.mean(axis=0) - many.mean(axis=0)) < 5 * np.hypot(error(one), error(many)))
-    # A variance of N draws has the standard error sqrt((kurtosis - 1) / N) of itself.
-    kurtosis = np.mean((one - one.mean(axis=0)) ** 4, axis=0) / one.var(axis=0) ** 2
-    ratio = MANY * many.var(axis=0) / one.var(axis=0)
-    assert np.all(np.abs(ratio - 1) < 5 * np.sqrt(2 * (kurtosis - 1) / SAMPLES))
-
-
-def test_the_tests_have_power():
-    """A weight or a bound that lacks a term, or has a sign wrong, is not log p within the error bars used here."""
-    oracle = linear_gaussian(exact=False, condition=CONDITIONS["mixed"])
-    model, params, x, c = oracle
-
-    @jax.jit
-    @jax.vmap
-    def logs(key):
-        q, p = model.encode(params, x, c), model.prior(params, c)
-        z = q.sample(key)
-        return model.decode(params, z, c).log_prob(x), p.log_prob(z), q.log_prob(z), cvae.kl_divergence(p, q)
-
-    log_likelihood, log_p, log_q, swapped = (
-        np.asarray(log, np.float64) for log in logs(jax.random.split(jax.random.key(2), SAMPLES))
-    )
-
-    def is_unbiased(log_w):
-        ratio = np.exp(log_w - oracle.exact_log_prob())
-        return np.all(np.abs(ratio.mean(axis=0) - 1) < 5 * error(ratio))
-
-    assert is_unbiased(log_likelihood + log_p - log_q)
-    for wrong in (0, log_p, -log_q, log_q - log_p):
-        assert not is_unbiased(log_likelihood + wrong)
-    elbo = log_likelihood - swapped
-    assert np.any(np.abs(elbo.mean(axis=0) - (oracle.exact_log_prob() - gap(oracle))) > 5 * error(elbo))
-
-
-def test_only_hidden_elements_are_scored():
-    oracle = linear_gaussian(exact=True, condition=CONDITIONS["image"])
-    seen = np.asarray(oracle.c["observed"])
-    other = oracle._replace(x=np.where(seen, np.float32(99), oracle.x))
-    np.testing.assert_array_equal(other.exact_log_prob(), oracle.exact_log_prob())
-    score = jax.jit(lambda x: cvae.elbo(oracle.model, oracle.params, jax.random.key(3), x, oracle.c).value)
-    np.testing.assert_array_equal(score(oracle.x), score(other.x))
 
 
 # The terms of the ELBO. A model whose posterior and prior are its parameters, so every KL is known; x ignores z.
@@ -169,7 +115,7 @@ def test_missing_elements_are_integrated_out():
     weights = score(oracle.params, jax.random.key(1), oracle.x, oracle.c)
     np.testing.assert_allclose(weights.value, np.tile(oracle.exact_log_prob(), (7, 1)), rtol=1e-5)
     wrong = linear_gaussian(exact=False, missing=True)
-    elbo = draws(wrong, elbo_of(), 5)
+    elbo = draws(wrong, lambda *a: cvae.elbo(*a).value, 5)
     assert np.all(np.abs(elbo.mean(axis=0) - (wrong.exact_log_prob() - gap(wrong))) < 5 * error(elbo))
 
 
@@ -212,24 +158,6 @@ def test_beta_scales_the_penalty_and_vmap_runs_over_it(key):
     np.testing.assert_allclose(swept.penalty, betas[:, None] * alone.kl, rtol=1e-5)
     np.testing.assert_allclose(swept.log_likelihood, np.tile(alone.log_likelihood, (3, 1)), rtol=1e-5)
     np.testing.assert_allclose(each.penalty, betas * alone.kl, rtol=1e-5)  # one beta per example
-
-
-def test_an_example_does_not_depend_on_its_neighbours(key):
-    """In nats per example: the KLs of a batch are those of its examples, in any order."""
-    oracle = linear_gaussian(exact=False, condition=CONDITIONS["mixed"])
-    order = np.array([2, 0, 1])
-    score = jax.jit(lambda x, c: cvae.elbo(oracle.model, oracle.params, key, x, c).kl)
-    kl = score(oracle.x, oracle.c)
-    turned = score(oracle.x[order], {name: value[order] for name, value in oracle.c.items()})
-    np.testing.assert_allclose(turned, kl[order], rtol=1e-5)
-    assert len(np.unique(kl)) == BATCH
-
-
-def test_the_mean_log_ratio_is_the_kl():
-    oracle = linear_gaussian(exact=False, condition=CONDITIONS["label"])
-    ratio = draws(oracle, lambda *a: cvae.log_weights(*a).log_ratio[0], 4)
-    exact = cvae.elbo(oracle.model, oracle.params, jax.random.key(0), oracle.x, oracle.c).kl
-    assert np.all(np.abs(ratio.mean(axis=0) - exact) < 5 * error(ratio))
 
 
 # Ladders
@@ -283,27 +211,6 @@ def tame(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(lambda p, leaf: leaf * (0.4 if p[-1].key == "kernel" else 1.0), params)
 
 
-def test_a_mixture_finds_what_a_narrow_posterior_misses():
-    """Of a posterior with a third of its width, against an integral: the mixture is nearer, with the same draws."""
-    model, params, x, c = build(cvae.Label(5), latent_size=2, prior="learned")
-    narrow = model._replace(
-        encode=lambda *a: Normal((q := model.encode(*a)).mean, q.log_std - np.log(3.0)), architecture=model.architecture
-    )
-    params = tame(params)
-    exact = integrated_log_prob(model, params, x, c)
-
-    def missing(proposal):
-        keys = jax.random.split(jax.random.key(0), 50)
-        score = jax.jit(jax.vmap(lambda key: cvae.iwae(narrow, params, key, x, c, num_samples=100, proposal=proposal)))
-        values = np.asarray(score(keys), np.float64)
-        return (exact - values.mean(axis=0)).mean(), error(values.mean(axis=1))
-
-    (posterior, off), (mixture, mixture_off) = missing("posterior"), missing("mixture")
-    assert posterior > 5 * off
-    assert posterior - mixture > 5 * np.hypot(off, mixture_off)
-    assert mixture > -5 * mixture_off
-
-
 def gsnn_of(oracle) -> np.ndarray:
     """E_{p(z | c)} log p(x | z, c), [B]: that at the mean, less what the spread of z costs."""
     p, x, f, _ = oracle.double()
@@ -311,14 +218,6 @@ def gsnn_of(oracle) -> np.ndarray:
     spread = np.trace(p["W"] @ np.diag(np.exp(2 * p["log_s0"])) @ p["W"].T)
     constant = EVENT * np.log(NOISE * np.sqrt(2 * np.pi))
     return -(((x - mean) ** 2).sum(axis=1) + spread) / (2 * NOISE**2) - constant
-
-
-@pytest.mark.parametrize("name", ["unconditional", "label"])
-def test_from_the_prior_the_elbo_is_the_expected_log_likelihood(name):
-    oracle = linear_gaussian(exact=False, condition=CONDITIONS[name])
-    values = draws(oracle, lambda *a: jnp.stack([(terms := cvae.elbo(*a, proposal="prior")).value, terms.kl]), 5)
-    assert np.all(np.abs(values[:, 0].mean(axis=0) - gsnn_of(oracle)) < 5 * error(values[:, 0]))
-    assert not np.any(values[:, 1])
 
 
 def test_the_hybrid_is_the_cvae_at_weight_1_and_the_gsnn_at_0():
@@ -360,7 +259,7 @@ def test_equal_weights_are_summed_exactly(num_samples):
 
 def test_memory_does_not_grow_with_the_number_of_samples():
     """Values and gradients of 20,000 samples: seen in the memory that the compiled programs ask for."""
-    model, params, x, c = build(cvae.Label(5), 2, latent_size=2, hidden=(16,))
+    model, params, x, c = linear_gaussian(exact=False)
 
     def needed(num_samples):
         def loss(params, key):
@@ -376,12 +275,7 @@ def test_memory_does_not_grow_with_the_number_of_samples():
 
 
 def test_turns_count_every_sample_once_and_their_gradient_is_that_of_one_turn(key):
-    """120 samples are 50, 50 and 20: weights relative to a running maximum are those of all together."""
-    oracle = linear_gaussian(exact=True)
-    score = jax.jit(lambda: importance_estimate(*oracle[:2], key, oracle.x, oracle.c, num_samples=120))
-    np.testing.assert_allclose(score().value, oracle.exact_log_prob(), rtol=1e-5)
-    np.testing.assert_allclose(score().effective_samples, 120, rtol=1e-3)
-
+    """100 samples are 50 and 50: weights relative to a running maximum are those of all together."""
     model, params, x, c = linear_gaussian(exact=False)
 
     def together(params):
@@ -433,13 +327,15 @@ def test_importance_sampling_is_the_integral(condition, fields):
 # Arguments
 
 
-@pytest.mark.parametrize("function", [cvae.elbo, cvae.iwae, cvae.log_weights], ids=lambda f: f.__name__)
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("function", "change", "message"),
     [
-        ({"num_samples": 0}, "num_samples must be an integer of at least 1, got 0"),
-        ({"num_samples": 1.5}, "num_samples must be an integer of at least 1, got 1.5"),
-        ({"proposal": "encoder"}, "proposal must be one of posterior, prior.*, got 'encoder'"),
+        (cvae.elbo, {"num_samples": 0}, "num_samples must be an integer of at least 1, got 0"),
+        (cvae.iwae, {"num_samples": 0}, "num_samples must be an integer of at least 1, got 0"),
+        (cvae.log_weights, {"proposal": "encoder"}, "proposal must be one of posterior, prior.*, got 'encoder'"),
+        (cvae.elbo, {"free_bits": -0.1}, "free_bits must be a finite number of at least 0, got -0.1"),
+        (cvae.elbo, {"beta": jnp.ones(3)}, "beta must be a number, or an array of numbers of shape"),
+        (hybrid, {"weight": 1.5}, r"weight must be a finite number in \[0, 1\], got 1.5"),
     ],
 )
 def test_bad_arguments_are_refused(key, function, change, message):
@@ -447,31 +343,11 @@ def test_bad_arguments_are_refused(key, function, change, message):
         function(STATED, POSTERIORS, key, X, {}, **change)
 
 
-def test_other_bad_arguments_are_refused(key):
-    for change, message in (
-        ({"free_bits": -0.1}, "free_bits must be a finite number of at least 0, got -0.1"),
-        ({"free_bits": np.nan}, "free_bits must be a finite number of at least 0, got nan"),
-        ({"beta": jnp.ones(3)}, "beta must be a number, or an array of numbers of shape"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            cvae.elbo(STATED, POSTERIORS, key, X, {}, **change)
-    with pytest.raises(ValueError, match=r"weight must be a finite number in \[0, 1\], got 1.5"):
-        hybrid(STATED, POSTERIORS, key, X, {}, weight=1.5)
-    with pytest.raises(ValueError, match=r"key must be a random key, jax.random.key\(seed\), got 3"):
-        cvae.elbo(STATED, POSTERIORS, 3, X, {})
-
-
 @pytest.mark.parametrize("proposal", ["posterior", "prior"])
 @pytest.mark.parametrize("score", [cvae.elbo, cvae.log_weights], ids=lambda f: f.__name__)
 def test_x_is_checked_for_every_proposal(score, proposal):
     """Also where the likelihood is `Masked`, and with a prior that never reads x."""
     model, params, x, c = build(cvae.Image((2, 3, 1), "left_half"), latent_size=2, latent_layers=2)
-    for wrong, message in (
-        (x + 1, r"x must be floats, or uint8 in 255ths, in \[0, 1\]"),
-        (x * np.nan, "got nan at row 0"),
-        (x.tolist(), "x must be an array"),
-        (x[:1], r"c\['image'\] must hold one entry per example of x, 1, got 3"),
-        (x[..., 0], r"x must have shape \[B, 2, 3, 1\]"),
-    ):
-        with pytest.raises(ValueError, match=message):
+    for wrong in (x + 1, x * np.nan, x.tolist(), x[:1], x[..., 0]):
+        with pytest.raises(ValueError, match=r"(^| )x(,| must )"):
             score(model, params, jax.random.key(0), wrong, c, proposal=proposal)

@@ -1,11 +1,12 @@
 """JAX's global settings: the same answers with 64 bits enabled, under strict dtype promotion, and when NaN is refused.
 
-Those are set for a whole process, so this file is also the program that computes the answers in one.
+64 bits are enabled for a whole process, so this file is also the program that computes the answers in one.
 """
 
 import os
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -97,13 +98,13 @@ def answers() -> dict[str, np.ndarray]:
             params = found[name, "params"] = fitted.params
             found[name, "history"] = [(epoch.train, epoch.validation) for epoch in fitted.history]
         found[name, "measured"] = measure(model, params, key, x, given)
-        if jax.config.jax_enable_x64 and training:
+        if jax.config.jax_enable_x64 and name != "images":
             double = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
-            found[name, "measured", "double"] = measure(model, double, key, x, given)
-    found["log_likelihood"] = cvae.log_likelihood(model, params, key, rows, {}, num_samples=3)
-    if jax.config.jax_enable_x64:
-        fitted = cvae.fit(model, double, key, rows, {}, IWAE, progress=False)
-        found["params", "double"] = fitted.params
+            if name == "mixed":
+                found[name, "measured", "double"] = measure(model, double, key, x, given)
+            else:
+                fitted = cvae.fit(model, double, key, x, given, training, progress=False)
+                found[name, "params", "double"] = fitted.params
     sweep = members(cvae.Sweep((1, 2), betas=(0.5, 2.0)))[1:3]
     model = cvae.make(cvae.Architecture(EVENT, cvae.Label(3), 2, (6,)))
     trained = fit_members(model, sweep, images, {"label": c["label"]}, STATIC, parallel=2)
@@ -115,14 +116,23 @@ def answers() -> dict[str, np.ndarray]:
     }
 
 
-def run(path, **settings) -> dict[str, np.ndarray]:
-    """The answers of a process with these settings."""
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | settings
+@pytest.fixture(scope="module")
+def single() -> dict[str, np.ndarray]:
+    """The answers of 32 bits, where JAX refuses to promote dtypes and to compute NaN."""
+    with warnings.catch_warnings(), jax.numpy_dtype_promotion("strict"), jax.debug_nans(True):
+        warnings.simplefilter("ignore")  # of losses that rise: nothing is learned in two epochs
+        return answers()
+
+
+@pytest.fixture(scope="module")
+def enabled(tmp_path_factory) -> dict[str, np.ndarray]:
+    """The answers of a process in which 64 bits are enabled."""
+    path = tmp_path_factory.mktemp("enabled") / "answers.npz"
     command = [sys.executable, "-W", "ignore", "-m", "tests.test_precision", str(path)]
     done = subprocess.run(
         command,
         cwd=Path(__file__).parent.parent,
-        env=environment,
+        env=os.environ | {"JAX_ENABLE_X64": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -131,19 +141,6 @@ def run(path, **settings) -> dict[str, np.ndarray]:
     assert done.returncode == 0, done.stderr
     with np.load(path) as file:
         return dict(file)
-
-
-@pytest.fixture(scope="module")
-def single(tmp_path_factory):
-    """The answers of 32 bits, where JAX refuses to promote dtypes and to compute NaN."""
-    settings = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_DEBUG_NANS": "1"}
-    return run(tmp_path_factory.mktemp("single") / "answers.npz", **settings)
-
-
-@pytest.fixture(scope="module")
-def enabled(tmp_path_factory):
-    """The answers where 64 bits are enabled."""
-    return run(tmp_path_factory.mktemp("enabled") / "answers.npz", JAX_ENABLE_X64="1")
 
 
 def test_enabling_64_bits_changes_no_answer(single, enabled):
@@ -158,7 +155,7 @@ def test_enabling_64_bits_changes_no_answer(single, enabled):
 
 def test_float64_parameters_compute_in_float64(enabled):
     double = {name: value for name, value in enabled.items() if "double" in name}
-    assert len(double) > 20
+    assert len(double) > 10
     for name, value in double.items():
         assert value.dtype == np.float64, name
         assert np.isfinite(value).all(), name

@@ -10,18 +10,12 @@ import pytest
 
 import cvae
 from cvae import progress
-from cvae.distributions import Normal
 from cvae.fitting import Epoch
 from cvae.progress import Bar
 from cvae.training import Metrics
+from tests.oracles import LEVEL
 
 EPOCH = Epoch(1, Metrics(3.25, -2.0, 1.25), Metrics(4.5, -3.0, 1.5), 5.0, 0.1, 12345.6)
-LEVEL = cvae.CVAE(
-    lambda key: {"b": jnp.zeros(3)},
-    lambda params, x, c: Normal(jnp.zeros((len(x), 2)), jnp.zeros((len(x), 2))),
-    lambda params, c: Normal(jnp.zeros((1, 2)), jnp.zeros((1, 2))),
-    lambda params, z, c: Normal(jnp.broadcast_to(params["b"], (len(z), 3)), jnp.zeros((len(z), 3))),
-)
 ARGUMENTS = (LEVEL, {"b": jnp.zeros(3)}, jax.random.key(0), np.ones((5, 3), np.float32), {})
 TRAINING = cvae.Training(epochs=4, batch_size=5)
 

@@ -9,7 +9,6 @@ import json
 import math
 import re
 import types
-import warnings
 from collections import Counter
 from functools import cache, partial
 
@@ -24,24 +23,18 @@ from scipy.special import expit
 
 import cvae
 from cvae import checks, classification, distributions, fitting, masks, objectives
-from cvae.config import Config
 from cvae.evaluation import active_units
 from cvae.origin import _within_32_bits
 from cvae.settings import from_json, to_json
 from tests.conftest import BATCH, CLASSES, EVENT, LATENT, build
-from tests.oracles import CONDITIONS, draw_conditions, features, quickly_compiled
+from tests.oracles import CONDITIONS, draw_conditions, features
 from tests.oracles import EVENT as ELEMENTS
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of uint8 images of 0 and 1
 
 KEY = jax.random.key(11)
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 OUTCOMES: Counter[str] = Counter()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of uint8 images of 0 and 1
-        yield
 
 
 @pytest.fixture(autouse=True)
@@ -558,42 +551,6 @@ def test_settings(base, data):
     if made is not None:
         assert isinstance(hash(made), int)
         assert from_json(type(base), json.loads(json.dumps(to_json(made)))) == made
-
-
-CONFIG = Config(
-    "an experiment",
-    "mnist",
-    3,
-    cvae.Training(clip_norm=2.0, frozen=("guess",)),
-    {
-        "one": cvae.Architecture((4, 4, 1), cvae.Mixed((cvae.Label(3), cvae.Continuous(2))), prior="learned"),
-        "two": cvae.Architecture((4, 4, 1), cvae.Image((4, 4, 1)), likelihood=cvae.Normal(0.5)),
-    },
-    cvae.Sweep((1, 2)),
-)
-
-
-@given(data=st.data())
-def test_reading_settings(data):
-    """A file of settings with one of its values replaced, removed or added."""
-    root = json.loads(json.dumps(to_json(CONFIG)))
-    node = root
-    while True:
-        key = data.draw(st.sampled_from(list(node) if isinstance(node, dict) else list(range(len(node)))), "key")
-        if not (isinstance(node[key], dict | list) and node[key]) or data.draw(st.integers(0, 3), "stop") == 0:
-            break
-        node = node[key]
-    how = data.draw(st.sampled_from(("same", "replace", "remove", "add")), "how")
-    if how == "replace":
-        node[key] = data.draw(JSON, "value")
-    elif how == "remove":
-        del node[key]
-    elif how == "add" and isinstance(node, dict):
-        node[data.draw(st.text(max_size=3), "name")] = data.draw(JSON, "value")
-    config = held(lambda: from_json(Config, root), "config")
-    assert config is not None or how != "same"
-    if config is not None:
-        assert from_json(Config, json.loads(json.dumps(to_json(config)))) == config
 
 
 def test_both_outcomes_occurred():

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from cvae.config import Config
 from cvae.fitting import Epoch
 from cvae.settings import replace, to_json
 from cvae.training import Metrics
+from tests.conftest import weights
 
 MODELS = {
     "cvae": cvae.Architecture(event_shape=(2, 3, 1), condition=cvae.Label(5), latent_size=4, hidden=(7,)),
@@ -31,9 +31,7 @@ EPOCHS = [
 
 def make_params(model: cvae.CVAE, seed: int, dtype: str = "float32") -> dict:
     """Parameters of a model's shapes, without compiling its `init`."""
-    rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), dtype), shapes)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), weights(model, seed))
 
 
 def assert_same(one: dict, two: dict) -> None:
@@ -96,16 +94,6 @@ def test_a_saved_model_is_loaded_without_a_run(dtype, masked, tmp_path):
         runs.load(tmp_path / "model", "vae")
 
 
-def test_a_saved_model_is_loaded_in_another_process(tmp_path):
-    model = cvae.make(MODELS["vae"])
-    runs.save(tmp_path / "model", model, make_params(model, 1))
-    code = "import sys; from cvae import runs; print(runs.fingerprint(runs.load(sys.argv[1])[1]))"
-    command = [sys.executable, "-c", code, tmp_path / "model"]
-    output = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert output.stdout.strip() == runs.fingerprint(make_params(model, 1))
-    assert output.stderr == ""
-
-
 def test_a_model_that_could_not_be_loaded_is_not_saved(finished, tmp_path):
     model = cvae.make(MODELS["cvae"])
     params = make_params(model, 1)
@@ -115,52 +103,15 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(finished, tmp_path):
         runs.save(tmp_path / "model", model._replace(architecture=None), params)
     with pytest.raises(ValueError, match=r"leaf decoder\..* must have shape \(\d+, 7\), got \(\d+, 7\) in params"):
         runs.save(tmp_path / "model", model, make_params(cvae.make(MODELS["vae"]), 1))
-    with pytest.raises(ValueError, match=r"folder must be a path without any of"):
-        runs.save(tmp_path / "model[1]", model, params)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"folder must be a folder, got a file at .*file"):
         runs.save(tmp_path / "file", model, params)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [(None, "folder must be a path, got None"), ("x" * 5000, "folder must be a path that a file can have, got 'xx")],
-)
-def test_what_is_no_path_is_refused(path, message):
-    with pytest.raises(ValueError, match=message):
-        runs.load(path)
-
-
 def test_an_unknown_model_is_refused(finished):
     with pytest.raises(ValueError, match="name must be one of cvae, vae, got 'gan'"):
         runs.load(finished, "gan")
-
-
-MISFITS = {
-    "wider": ({"hidden": [9]}, r"leaf decoder\.\S+\.kernel must have shape \(9, 6\), got \(7, 6\) in checkpoint"),
-    "deeper": ({"hidden": [7, 7]}, r"leaf decoder\.\S+ must be saved, got no such leaf in checkpoint"),
-    "fewer latents": ({"latent_size": 3}, r"leaf decoder\.\S+\.kernel must have shape \(8, 7\), got \(9, 7\)"),
-    "a learned prior": ({"prior": "learned"}, r"leaf prior\.\S+ must be saved, got no such leaf"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), MISFITS.values(), ids=MISFITS.keys())
-def test_parameters_of_another_architecture_are_refused_by_the_leaf(change, message, run):
-    config = json.loads((run / "config.json").read_text())
-    config["models"]["cvae"] |= change
-    (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=message):
-        runs.load(run, "cvae")
-
-
-def test_parameters_that_are_missing_or_damaged_are_refused(run):
-    (run / "params" / "cvae" / "_METADATA").write_text("{}")
-    with pytest.raises(ValueError, match=r"checkpoint must be undamaged, got .*cvae \(_METADATA has changed\)"):
-        runs.load(run, "cvae")
-    shutil.rmtree(run / "params" / "cvae")
-    with pytest.raises(ValueError, match="checkpoint must be a folder, got nothing at"):
-        runs.load(run, "cvae")
 
 
 # Run folders
@@ -177,8 +128,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         runs.load(tmp_path)
     with pytest.raises(ValueError, match=r"run folder must be a folder, got a file at .*config.json"):
         runs.check_folder(tmp_path / "config.json", CONFIG)
-    with pytest.raises(ValueError, match=r"run folder must be a path without any of"):
-        runs.check_folder(tmp_path / "run[1]", CONFIG)
 
 
 def test_the_folder_of_another_run_is_refused_and_left_alone(run):
@@ -291,6 +240,8 @@ def test_a_history_comes_back_from_json_to_the_bit():
     assert repr(found) == repr(EPOCHS)
     with pytest.raises(ValueError, match="history"):
         runs.history_from_json([{"epoch": 1}])
+    with pytest.raises(ValueError, match="history must be as history_to_json writes it"):
+        runs.history_from_json([plain[0] | {"train": None}])
 
 
 def test_a_file_is_written_in_one_step(tmp_path, monkeypatch):
@@ -318,12 +269,6 @@ def test_a_summary_that_is_missing_or_damaged_is_refused(text, message, tmp_path
         (tmp_path / "summary.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         runs.read_summary(tmp_path)
-
-
-def test_a_summary_is_read_back(tmp_path):
-    summary = {"experiment": "test", "dataset": "digits", "seed": 0} | runs.provenance()
-    runs.write_json(tmp_path / "summary.json", summary)
-    assert runs.read_summary(tmp_path) == summary
 
 
 # Where results come from

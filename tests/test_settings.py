@@ -4,7 +4,6 @@ import json
 import pickle
 from typing import Annotated, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -139,11 +138,12 @@ def test_a_class_is_chosen_by_its_name():
     assert part == {"kind": "Label", "num_classes": 3, "name": "label"}
 
 
-def test_a_users_own_condition_makes_a_model():
-    model = cvae.make(SETTINGS["own condition"])
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    c = {"double": np.ones((3, 2), np.float32)}
-    assert jax.eval_shape(model.prior, params, c).mean.shape == (3, 4)
-    np.testing.assert_array_equal(Double(3.0).encode(c).flat, 3 * c["double"])
-    with pytest.raises(ValueError, match=r"c\['double'\] must have shape \[B, 2\]"):
-        model.prior(params, {"double": np.ones((3, 3))})
+def test_a_users_class_does_not_replace_one_of_the_library():
+    @setting
+    class Normal(cvae.Likelihood):
+        sharpness: Count = 1
+
+    library = architecture(likelihood=cvae.Normal())
+    assert from_json(cvae.Architecture, to_json(library)) == library
+    with pytest.raises(ValueError, match="class Normal must have a name that cvae does not use, to be saved"):
+        to_json(architecture(likelihood=Normal()))

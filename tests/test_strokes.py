@@ -149,10 +149,8 @@ def test_blank_images_and_single_rows_of_ink_are_nan():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        ([[0.0]], "x must be an array, got a list"),
         (np.zeros((2, 8, 8, 3)), r"x must have shape \[B, 8, 8, 1\], got \(2, 8, 8, 3\)"),
         (np.full((2, 8, 8, 1), 255.0), r"x must be .*in \[0, 1\], got 255"),
-        (np.full((2, 8, 8, 1), np.nan), r"x must be .*in \[0, 1\], got nan"),
     ],
 )
 def test_invalid_images_raise(x, message):

@@ -1,19 +1,16 @@
-"""Sweeps: one program for all members, each as if it were trained alone, and as if it were a smaller model."""
+"""Sweeps: one program for all members, each trained as if alone; that it is a smaller model, `test_model` shows."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import cvae
 from cvae import sweeps
-from cvae.distributions import kl_terms
 from cvae.fitting import Progress
 from cvae.settings import replace
 from cvae.sweeps import Member, fit_members, group_epochs, split
 from cvae.training import train_steps
 from tests.conftest import CLASSES, EVENT
-from tests.oracles import quickly_compiled
 
 SIZE, WIDEST = 23, 4
 # Everything that a member alone and members side by side might treat differently.
@@ -31,12 +28,6 @@ FIVE = [
 # Of a weight: 8 steps of 5e-3 at most. A gradient's rounding, some 1e-6 of it, may grow a hundredfold through Adam's
 # division and again as often through the steps after it: a hundredth of the way would be no rounding.
 ROUNDING = 8 * 5e-3 * 1e-3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +90,7 @@ def test_a_member_alone_is_a_plain_fit_of_the_masked_model(case, alone):
         jax.tree.map(np.testing.assert_array_equal, one.params, fitted.params)
         assert [epoch[:4] for epoch in one.history] == [epoch[:4] for epoch in fitted.history]
         assert len(one.history) == TRAINING.epochs
+        assert one.params["mask"].tolist() == [1.0] * member.latent_size + [0.0] * (WIDEST - member.latent_size)
 
 
 def test_members_share_one_compiled_program(case, alone):
@@ -107,42 +99,6 @@ def test_members_share_one_compiled_program(case, alone):
     before = [program._cache_size() for program in programs]
     run(case, [Member(3, 11, 0.25, 1e-4)])
     assert [program._cache_size() for program in programs] == before
-
-
-def narrow(params, size):
-    """The weights that the first latents use, as those of a model of so many."""
-    params = jax.tree.map(np.asarray, params["model"])
-    for name in ("encoder", "prior"):
-        for head in ("mean", "log_std"):
-            params[name][head] = {leaf: value[..., :size] for leaf, value in params[name][head].items()}
-    first = params["decoder"]["layers"]["layer_0"]["linear"]
-    first["kernel"] = np.delete(first["kernel"], np.s_[size:WIDEST], axis=0)
-    return params
-
-
-def test_a_trained_member_is_a_model_of_fewer_latents(case, alone):
-    """The same ELBO for the same draws of z, and the same gradients; what a masked latent would use has none."""
-    model, x, c = case
-    masked, size, params = cvae.masked(model), FIVE[0].latent_size, alone[0].params
-    assert np.array_equal(params["mask"], [1, 1, 0, 0])
-    noise = np.random.default_rng(2).normal(size=(SIZE, WIDEST)).astype(np.float32)
-
-    def score(model, noise):
-        def value(params):
-            q, p = model.encode(params, x, c), model.prior(params, c)
-            px = model.decode(params, q.mean + q.std * noise, c)
-            return (px.log_prob(x / np.float32(255)) - kl_terms(q, p).sum(axis=1)).mean()
-
-        return jax.jit(jax.value_and_grad(value))
-
-    value, gradient = score(masked, noise)(params)
-    small = cvae.make(replace(model.architecture, latent_size=size))
-    expected, small_gradient = score(small, noise[:, :size])(narrow(params, size))
-    assert float(value) == pytest.approx(float(expected), rel=1e-6)
-    assert distance(narrow(gradient, size), small_gradient) < 1e-6
-    whole, part = (sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(g)) for g in (gradient, small_gradient))
-    assert whole == pytest.approx(part, rel=1e-5)
-    assert float(value) != pytest.approx(float(score(masked, noise)({**params, "mask": jnp.ones(WIDEST)})[0]), rel=1e-3)
 
 
 def test_beta_and_the_learning_rate_are_the_members(case, alone):
@@ -169,12 +125,6 @@ def test_members_side_by_side_are_trained_as_if_alone(case, alone, parallel):
             assert distance(alone[i].params["model"], alone[j].params["model"]) > 100 * ROUNDING
 
 
-def test_a_member_does_not_depend_on_its_company(case, alone):
-    turned, again = run(case, FIVE[::-1], 2)[::-1], run(case, [FIVE[3], FIVE[1]], 2)
-    for one, by_itself in zip([*turned, *again], [*alone, alone[3], alone[1]], strict=True):
-        assert_same(one, by_itself)
-
-
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_resumed_group_ends_at_the_same_bits(case, size):
     """From a copy of its progress, on the host, as from a disk."""
@@ -197,23 +147,23 @@ def test_a_resumed_group_ends_at_the_same_bits(case, size):
 @pytest.mark.parametrize("parallel", [1, 2])
 def test_what_is_not_finite_stops_the_sweep(case, parallel):
     wild = [FIVE[0], FIVE[0]._replace(learning_rate=1e30)]
-    with pytest.raises(FloatingPointError, match=r"the (loss|parameters) .*epoch [12].*; try a lower learning_rate"):
+    which = {1: "the loss", 2: "the loss of member 2 of the group"}[parallel]
+    with pytest.raises(FloatingPointError, match=f"^{which} in epoch [12].*; try a lower learning_rate"):
         run(case, wild, parallel)
 
 
-FEW = replace(TRAINING, batch_size=24)
 BAD = {
     "nobody": ({"chosen": []}, "group must have at least one member, got none"),
     "too wide": ({"chosen": [FIVE[0], Member(5, 0, 1.0, 1e-3)]}, r"latent_size must be in \[1, 4\], .* got 5"),
-    "no latent": ({"chosen": [Member(0, 0, 1.0, 1e-3)]}, r"latent_size must be in \[1, 4\], .* got 0"),
     "beta": ({"chosen": [Member(2, 0, -5.0, 1e-3)]}, r"beta must be greater than 0, got -5\.0"),
     "rate": ({"chosen": [Member(2, 0, 1.0, 0.0)]}, r"learning_rate must be greater than 0, got 0\.0"),
     "frozen": ({"training": replace(TRAINING, frozen=("model",))}, "frozen must be empty in a sweep"),
     "patience": ({"training": replace(TRAINING, patience=2)}, "patience must be None in a sweep, got 2"),
     "none parallel": ({"parallel": 0}, "parallel must be an integer of at least 1, got 0"),
-    "half parallel": ({"parallel": 1.5}, r"parallel must be an integer of at least 1, got 1\.5"),
-    "few": ({"training": FEW}, "batch_size must be at most the number of examples, 23, got 24"),
-    "few, side by side": ({"training": FEW, "parallel": 2}, "batch_size must be at most the number of examples, 23"),
+    "few": (
+        {"training": replace(TRAINING, batch_size=24)},
+        r"batch_size must be at most the number of examples \(23\), got 24",
+    ),
 }
 
 
@@ -221,11 +171,3 @@ BAD = {
 def test_bad_arguments_are_refused(case, arguments, message):
     with pytest.raises(ValueError, match=message):
         run(case, **({"chosen": FIVE} | arguments))
-
-
-def test_bad_examples_and_models_are_refused(case):
-    model, x, c = case
-    with pytest.raises(ValueError, match=r"c\['label'\] must be integers in \[0, 5\)"):
-        run((model, x, {"label": c["label"] + 5}), FIVE)
-    with pytest.raises(ValueError, match="model must be one of `make`"):
-        run((model._replace(architecture=None), x, c), FIVE)

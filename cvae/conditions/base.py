@@ -63,6 +63,10 @@ class Condition:
         """The arrays for one training step, where something in them is drawn anew or depends on the augmented x."""
         return c
 
+    def with_target(self, x: Any, c: Conditions) -> Conditions:
+        """The arrays for another x, such as one with its pixels drawn 0 or 1: what they contain of it is taken anew."""
+        return c
+
     def drop_block(self, key: Array, c: Conditions, probability: float) -> Conditions:
         """With this probability per example, the arrays without a block of what is observed: noise for training."""
         return c

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +99,12 @@ class Mixed(Condition):
         """Augment the arrays of every part."""
         for number, part in enumerate(self.parts):
             c = part.augment(jax.random.fold_in(key, number), x, c)
+        return c
+
+    def with_target(self, x: Any, c: Conditions) -> Conditions:
+        """The arrays of every part for another x."""
+        for part in self.parts:
+            c = part.with_target(x, c)
         return c
 
     def drop_block(self, key: Array, c: Conditions, probability: float) -> Conditions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -73,10 +73,14 @@ class Image(Condition):
 
     def augment(self, key: Array, x: Array, c: Conditions) -> Conditions:
         """Take the image from the augmented x unless it is separate, and draw random masks."""
-        image = {} if self.separate else {self.name: x}
+        c = self.with_target(x, c)
         if self.fixed is None and self.mask != "given":
-            image["observed"] = masks.draw(self.mask, key, x.shape[0], self.event_shape)
-        return {**c, **image}
+            c = {**c, "observed": masks.draw(self.mask, key, x.shape[0], self.event_shape)}
+        return c
+
+    def with_target(self, x: Any, c: Conditions) -> Conditions:
+        """Take the image from x, unless it is separate."""
+        return c if self.separate else {**c, self.name: x}
 
     def drop_block(self, key: Array, c: Conditions, probability: float) -> Conditions:
         """Set a block of the image to 0, each side a fifth to two fifths of x's; what is predicted stays the same.

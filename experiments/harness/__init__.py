@@ -4,10 +4,10 @@ An experiment is named configs, `evaluate` and `figures`; everything else is her
 """
 
 from experiments.harness.cli import Experiment, Job, RunSettings, Settings, command
-from experiments.harness.run import Examples, Run, Trained, elbo_summary, finished, likelihood_summary
+from experiments.harness.run import Examples, Proposal, Run, Trained, elbo_summary, finished, likelihood_summary
 from experiments.harness.tables import Row
 
 __all__ = [
-    "Examples", "Experiment", "Job", "Row", "Run", "RunSettings", "Settings", "Trained", "command", "elbo_summary",
-    "finished", "likelihood_summary",
+    "Examples", "Experiment", "Job", "Proposal", "Row", "Run", "RunSettings", "Settings", "Trained", "command",
+    "elbo_summary", "finished", "likelihood_summary",
 ]  # fmt: skip

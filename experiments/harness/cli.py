@@ -70,9 +70,9 @@ def load(settings: Any) -> Dataset:
 
 
 def by_spec(architecture: Architecture, split: Split) -> Examples:
-    """A split as a model takes it, where its condition reads no more than the label and the shift of images, 0 here."""
-    arrays = {"shift": np.zeros((len(split.x), 2), np.float32)}
-    return split.x, {name: arrays.get(name, split.label) for name in architecture.condition.spec}
+    """A split as a model takes it: its condition reads the split's arrays by name, x as image, and 0 as shift."""
+    arrays = {"image": split.x, "shift": np.zeros((len(split.x), 2), np.float32)} | split._asdict()
+    return split.x, {name: arrays[name] for name in architecture.condition.spec}
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,15 @@ class Experiment:
     figures: Callable[[Any], Iterator[tuple[str, Figure]]]  # (job) -> the figures with their names
     table: Callable[[dict[str, Any]], str]  # (summary) -> what is printed at the end
     examples: Callable[[Architecture, Any], Examples] = by_spec
-    check: Callable[[Any, Any], None] = field(default=lambda settings, dataset: None)  # refuses options
+    check: Callable[[Any, Any], None] = lambda settings, dataset: None  # refuses options
     load: Callable[[Any], Any] = load  # (settings) -> the data set, its splits with more fields if needed
-    fit: Callable[[Any, str], Trained] = field(default=lambda job, name: job.fit(name))  # (job, name of a model)
-    facts: Callable[[Any], dict[str, Any]] = field(default=lambda job: {})  # (job) -> more entries of the summary
+    fit: Callable[[Any, str], Trained] = lambda job, name: job.fit(name)  # (job, name of a model)
+    facts: Callable[[Any], dict[str, Any]] = lambda job: {}  # (job) -> more entries of the summary
 
     @property
     def settings(self) -> type:
         """The class of its settings."""
         return type(self.configs["mnist"])
-
-    def preset(self, dataset: str, smoke: bool) -> Any:
-        """The settings that are the defaults on a data set."""
-        return self.configs["smoke" if smoke else dataset if dataset in self.configs else "mnist"]
 
 
 @dataclass
@@ -148,7 +144,6 @@ def execute(experiment: Experiment, settings: Any) -> Path:
     """Fit, measure and draw what the settings say, or print the results that are there; returns the run folder."""
     dataset, config, out = plan(experiment, settings)
     if summary := finished(out, settings, dataset):
-        print(f"finished on {summary['date'][:10]}: {out / 'summary.json'}; --fresh starts over\n")
         print(report(experiment, summary))
         return out
     with Run(config, out, settings, dataset) as run:
@@ -162,6 +157,15 @@ def execute(experiment: Experiment, settings: Any) -> Path:
         if settings.figures:
             run.draw(experiment.figures(job))
     return out
+
+
+def execute_all(experiment: Experiment, runs: Mapping[str, Any]) -> None:
+    """Execute several runs, settings by title; what cannot work is refused before the first is trained."""
+    for settings in runs.values():
+        plan(experiment, settings)
+    for title, settings in runs.items():
+        print(f"\n{title}")
+        execute(experiment, settings)
 
 
 def report(experiment: Experiment, summary: dict[str, Any]) -> str:
@@ -188,12 +192,11 @@ class Which:
     smoke: bool = False
 
     @property
-    def preset(self) -> tuple[str, bool]:
-        """The data set that is meant, and whether it is a smoke run."""
-        name = self.dataset
-        if name == "auto" and not {"-h", "--help"} & set(sys.argv):
-            name = "digits" if self.smoke else available(self.data_dir)
-        return name, self.smoke
+    def meant(self) -> str:
+        """The name of the data set; "auto" where only the help is shown, which must not download it."""
+        if self.dataset != "auto" or {"-h", "--help"} & set(sys.argv):
+            return self.dataset
+        return "digits" if self.smoke else available(self.data_dir)
 
 
 @cache
@@ -207,7 +210,7 @@ def command(experiment: Experiment, description: str | None) -> None:
 
     def parse() -> Any:
         which = partially(Which)
-        preset = with_folder(experiment.name, experiment.preset(*which.preset), which)
+        preset = with_folder(experiment.name, chosen(experiment.configs, which.meant, which.smoke), which)
         return options(type(preset), description, default=preset)
 
     protected(lambda: execute(experiment, parse()))
@@ -218,10 +221,15 @@ def partially(kind: type[T]) -> T:
     return tyro.cli(kind, return_unknown_args=True, add_help=False, config=FLAGS)[0]
 
 
+def chosen(configs: Mapping[str, T], dataset: str, smoke: bool) -> T:
+    """The config that has the defaults on a data set: "smoke", that of its name, or "mnist"."""
+    return configs["smoke" if smoke else dataset if dataset in configs else "mnist"]
+
+
 def with_folder(experiment: str, preset: Any, which: Which) -> Any:
     """A preset with its data set and its usual run folder, which the help then shows."""
-    name, smoke = which.preset
-    out = folder(experiment, preset, "digits" if smoke else "mnist" if name == "auto" else name)
+    name = which.meant
+    out = folder(experiment, preset, "digits" if which.smoke else "mnist" if name == "auto" else name)
     return replace(preset, dataset=name, out=out)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,6 +33,14 @@ def generate(
     return np.concatenate(images)
 
 
-def compare(classifier: ReferenceClassifier, images: np.ndarray, label: np.ndarray) -> tuple[Estimate, Estimate]:
-    """Conditioning accuracy and diversity within a class.  Shapes: [N, H, W, 1], [N]."""
-    return fidelity.conditioning_accuracy(classifier.predict(images), label), fidelity.diversity(images, label)
+class Measured(NamedTuple):
+    """Generated or real images by class, as the reference classifier and their distances describe them."""
+
+    conditioning_accuracy: Estimate
+    diversity: Estimate  # within a class
+
+
+def measure(classifier: ReferenceClassifier, images: np.ndarray, label: np.ndarray) -> Measured:
+    """Measure images that are to be of these classes.  Shapes: [N, H, W, 1], [N]."""
+    accuracy = fidelity.conditioning_accuracy(classifier.predict(images), label)
+    return Measured(accuracy, fidelity.diversity(images, label))

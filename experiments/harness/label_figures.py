@@ -14,7 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cvae
-from cvae import plotting
+from cvae import checks, plotting
+from cvae.data import Dataset
 
 if TYPE_CHECKING:
     from experiments.harness.cli import Job
@@ -30,24 +31,23 @@ NOTE = (
 )
 
 
+def check_digit(digit: int, dataset: Dataset) -> None:
+    """Refuse a digit to draw that is no class."""
+    classes = dataset.num_classes
+    checks.require(digit < classes, "--digit", f"be a class in [0, {classes})", digit)
+
+
 def label_figures(job: Job, digit: int) -> Iterator[tuple[str, Figure]]:
     """The figures of a run with the models "cvae" and "vae"; `digit` is the class whose manifold is drawn."""
-    means = {name: latents_of(job, name, mean=True) for name in job.trained}
-    planes = {name: plane(values) for name, values in means.items()}
-    samples = {name: latents_of(job, name, mean=False) for name in job.trained}
-    yield (
-        "latents",
-        plotting.latents(
-            {name.upper(): values for name, values in samples.items()},
-            {name.upper(): axes for name, axes in planes.items()},
-            job.dataset.test.label,
-            "CVAE",
-            job.title("test split, samples of the posterior"),
-        ),
-    )
+    samples, planes = {}, {}
+    for name in job.trained:
+        samples[name.upper()], means = latents_of(job, name)
+        planes[name.upper()] = plane(means)
+    title = job.title("test split, samples of the posterior")
+    yield "latents", plotting.latents(samples, planes, job.dataset.test.label, "CVAE", title)
     yield "reconstructions", reconstructions(job)
     yield "handwriting", handwriting(job)
-    yield f"manifold_{digit}", manifold(job, digit, planes["cvae"])
+    yield f"manifold_{digit}", manifold(job, digit, planes["CVAE"])
     yield "curves", curves(job.trained, job.title("training and validation"))
 
 
@@ -58,16 +58,17 @@ def decode(model: cvae.CVAE, params: Any, z: np.ndarray, label: np.ndarray) -> n
     return np.asarray(jax.jit(model.decode)(params, np.asarray(z, np.float32), c).mean)
 
 
-def latents_of(job: Job, name: str, *, mean: bool) -> np.ndarray:
-    """Means, or one draw each, of q(z | x, c) of the test split, [N, Z]."""
+def latents_of(job: Job, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One draw each of q(z | x, c) of the test split, and the means, both [N, Z]."""
     model, params, *_ = job.trained[name]
 
     @jax.jit
     def encode(params: Any, key: Any, x: Any, c: Any) -> Any:
         z, q_z = model.encode(params, x, c).sample_with_conditional(key)
-        return q_z.mean if mean else z
+        return z, q_z.mean
 
-    return np.asarray(encode(params, job.key("figures"), *job.split(name, "test")))
+    z, means = encode(params, job.key("figures"), *job.split(name, "test"))
+    return np.asarray(z), np.asarray(means)
 
 
 def plane(means: np.ndarray) -> tuple[int, ...]:

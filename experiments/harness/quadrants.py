@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,12 +33,7 @@ def collect(out: Path) -> list[dict[str, Any]]:
 def record(summary: Mapping[str, Any]) -> dict[str, Any]:
     """A summary as a flat record: NAME, NAME_error, NAME_images and NAME_effective of every estimate."""
     flat = {name: summary[name] for name in ("task", "row", "split", "epochs", "parameters")}
-    flat["training_seconds"] = round(sum(v for name, v in summary["seconds"].items() if name != "total"), 1)
-    scores = {
-        name: {OLD_NAMES.get(entry, entry): value for entry, value in score.items()}
-        for name, score in summary[summary["split"]].items()
-        if "num_samples" in score
-    }
+    flat["training_seconds"], scores = training_seconds(summary), scores_of(summary)
     first = min(score["images"] for score in scores.values())  # those that more samples were drawn for
     for name, score in scores.items():
         estimates = {name: (score["nats"], score["images"])}
@@ -50,6 +44,20 @@ def record(summary: Mapping[str, Any]) -> dict[str, Any]:
         if score["num_samples"] > 1 and score.get("effective_samples"):
             flat[f"{name}_effective"] = score["effective_samples"]["value"]
     return flat
+
+
+def scores_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a run measured by sampling, by estimate."""
+    return {
+        name: {OLD_NAMES.get(entry, entry): value for entry, value in score.items()}
+        for name, score in summary[summary["split"]].items()
+        if "num_samples" in score
+    }
+
+
+def training_seconds(summary: Mapping[str, Any]) -> float:
+    """Seconds of training of all models of a run."""
+    return round(float(sum(seconds for name, seconds in summary["seconds"].items() if name != "total")), 1)
 
 
 def markdown(records: Sequence[Mapping[str, Any]]) -> str:
@@ -63,7 +71,7 @@ def markdown(records: Sequence[Mapping[str, Any]]) -> str:
             words, count = describe(name.removesuffix("_of_first")), each[f"{name}_images"]
             words += f", first {count:,} images" if count < everything else ""
             words += ", validation" if each["split"] == "validation" else ""
-            cell = f"{each[name]:.2f} ± {each[f'{name}_error']:.2f}"
+            cell = tables.FORMATS["nats"]({"value": each[name], "standard_error": each[f"{name}_error"]}, 1)
             cell += f" [{each[f'{name}_effective']:.1f}]" if f"{name}_effective" in each else ""
             lines.setdefault((each["row"], words), {})[each["task"]] = cell
     head = ["row", "nats of the hidden pixels [effective sample size]", *columns]
@@ -81,8 +89,4 @@ def write(records: list[dict[str, Any]], out: Path) -> None:
     """Write table.json, table.csv and table.md."""
     runs.write_json(out / "table.json", records)
     (out / "table.md").write_text(markdown(records) + "\n", encoding="utf-8")
-    names = list(dict.fromkeys(name for each in records for name in each))
-    with (out / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(records)
+    tables.write_csv(out / "table.csv", records)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 from matplotlib.figure import Figure
 
 import cvae
@@ -21,6 +23,7 @@ from experiments.harness.interruption import Stopped, deferred
 SECONDS = 10  # between checkpoints by default
 
 Examples = tuple[Any, dict[str, Any]]  # x and c
+Proposal = Literal["posterior", "prior", "mixture"]  # of importance samples; mixture is half each
 
 
 class Trained(NamedTuple):
@@ -154,7 +157,7 @@ class Run:
     def _save(self, checkpointer: Any, progress: fitting.Progress, facts: dict[str, Any]) -> None:
         record = {"facts": facts, "history": runs.history_to_json(progress.history)}
         last = progress.history[-1].validation or progress.history[-1].train
-        loss = last.loss if isinstance(last.loss, float) else sum(last.loss) / len(last.loss)
+        loss = float(np.mean(last.loss))  # of members side by side, their mean
         checkpointer.save(len(progress.history), {"state": progress.state, "best": progress.best}, record, loss)
 
     def _restore(self, checkpointer: Any, like: fitting.Progress, facts: dict[str, Any]) -> fitting.Progress | None:
@@ -195,24 +198,28 @@ def recorded(settings: Any) -> dict[str, Any]:
 
 
 def finished(out: Path, settings: Any, data: Any) -> dict[str, Any] | None:
-    """The summary in a run folder if it is of these very settings and arrays, and is to stay."""
+    """The summary in a run folder, announced, if it is of these very settings and arrays and is to stay."""
     if settings.fresh or not (out / "summary.json").exists():
         return None
     summary = runs.read_summary(out)
-    same = summary.get("settings") == recorded(settings) and summary.get("data") == runs.fingerprint(data)
-    return summary if same else None
+    if summary.get("settings") != recorded(settings) or summary.get("data") != runs.fingerprint(data):
+        return None
+    print(f"finished on {summary['date'][:10]}: {out / 'summary.json'}; --fresh starts over\n")
+    return summary
 
 
 def plain(results: Any) -> Any:
-    """Results as JSON has them: named tuples and dicts become objects, arrays lists, NumPy's numbers numbers."""
+    """Results as JSON has them: named tuples and dicts are objects, arrays lists, and NaN, which JSON lacks, null."""
     if hasattr(results, "_asdict"):
         return plain(results._asdict())
+    if hasattr(results, "tolist"):
+        return plain(results.tolist())
     if isinstance(results, dict):
         return {str(name): plain(value) for name, value in results.items()}
     if isinstance(results, list | tuple):
         return [plain(value) for value in results]
-    if hasattr(results, "tolist"):
-        return results.tolist()
+    if isinstance(results, float) and math.isnan(results):
+        return None
     return str(results) if isinstance(results, Path) else results
 
 
@@ -232,7 +239,7 @@ def elbo_summary(trained: Trained, key: jax.Array, x: Any, c: Any) -> dict[str, 
 
 
 def likelihood_summary(
-    trained: Trained, key: jax.Array, x: Any, c: Any, *, num_samples: int, proposal: str = "posterior"
+    trained: Trained, key: jax.Array, x: Any, c: Any, *, num_samples: int, proposal: Proposal = "posterior"
 ) -> dict[str, Any]:
     """Importance-sampled log p(x | c), a lower bound, with its effective sample size."""
     model, params, *_ = trained

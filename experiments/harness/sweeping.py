@@ -1,4 +1,4 @@
-"""Sweeps: members trained and scored one by one, or side by side on an accelerator, then tabulated and drawn.
+"""Sweeps: members trained and scored one by one, or side by side on an accelerator.
 
     config.json                the axes, and one model per type of condition, as wide as the largest latent size
     params/TYPE/MEMBER         the parameters of a member, which `cvae.load(folder, "TYPE/MEMBER")` reads
@@ -13,8 +13,6 @@ decides how the networks of all members are initialised.
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import statistics
 import warnings
@@ -25,21 +23,27 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 import cvae
-from cvae import checks, fitting, plotting, runs, sweeps, training
+from cvae import checks, fitting, runs, sweeps, training
 from cvae.config import Sizes
 from cvae.data.datasets import Dataset
 from cvae.settings import Count, CountOrZero
 from cvae.sweeps import Member
-from experiments.harness import cli, tables
-from experiments.harness.run import Examples, Trained, binarized, elbo_summary, likelihood_summary, plain, recorded
+from experiments.harness import cli, sweep_results
+from experiments.harness.run import Proposal, Trained, binarized, elbo_summary, likelihood_summary, plain
+from experiments.harness.sweep_results import PROTOCOL, SCORES, Finished
 from experiments.measures import strokes
 
 Kind = Literal["none", "label", "attribute", "label+attribute", "image"]
 Conditioning = Literal["concat", "concat_all", "film"]
 MASK: Literal["quadrants_1"] = "quadrants_1"  # of the condition `image`: the lower left quadrant is observed
+FIXED = {  # settings of training that have their defaults
+    "patience": "be None",
+    "frozen": "be empty",
+    "beta": "be varied by --betas",
+    "learning_rate": "be varied by --learning-rates",
+}
 
 
 @cvae.setting
@@ -60,7 +64,7 @@ class Settings(cli.Settings):
     """members trained side by side; 0 is one on a CPU, and all on an accelerator"""
     samples: Count = 100
     """importance samples per image; with another number, finished members are scored again"""
-    proposal: Literal["posterior", "prior", "mixture"] = "posterior"
+    proposal: Proposal = "posterior"
     """distribution of the importance samples; mixture is half posterior, half prior"""
 
 
@@ -72,43 +76,34 @@ class Measured(NamedTuple):
     stroke: np.ndarray  # float32 [N, 2], thickness and slant
 
 
-class Finished(NamedTuple):
-    """All members of a type of condition, as their files describe them."""
-
-    records: list[dict[str, Any]]
-
-    @property
-    def seconds(self) -> float:
-        """Time of all training steps, without compilation."""
-        return float(sum(record["seconds"] for record in self.records))
-
-
 def experiment(name: str, configs: Mapping[str, Settings]) -> cli.Experiment:
     """An experiment that is a sweep."""
+    results = sweep_results
     return cli.Experiment(
-        name, configs, models, evaluate, figures, table, examples=examples, load=load, fit=fit_type, facts=facts
+        name, configs, models, results.evaluate, results.figures, results.table, load=load, fit=fit_type,
+        facts=results.facts,
     )  # fmt: skip
 
 
 # What is trained
 
 
-def load(settings: Settings) -> Dataset:
-    """The data set, its strokes measured if a condition needs them; refuses options before that."""
+def check(settings: Settings) -> None:
+    """Refuse what a sweep cannot train."""
     for option, chosen in (("--conditions", settings.conditions), ("--conditioning", settings.conditioning)):
         once = len(set(chosen)) == len(chosen) > 0
         checks.require(once, option, "be one or more names, each once", " ".join(chosen) or "none")
     several = len(settings.hidden) > 1 or "concat_all" not in settings.conditioning
     checks.require(several, "--conditioning", "be concat where --hidden has a single layer", "concat_all")
-    shared, default = settings.training, cvae.Training()
-    checks.require(shared.patience is None, "patience", "be None in a sweep", shared.patience)
-    checks.require(not shared.frozen, "frozen", "be empty in a sweep", shared.frozen)
-    for name in ("beta", "learning_rate"):
-        unchanged = getattr(shared, name) == getattr(default, name)
-        checks.require(unchanged, name, f"be varied by --{name.replace('_', '-')}s in a sweep", getattr(shared, name))
+    for name, rule in FIXED.items():
+        value = getattr(settings.training, name)
+        checks.require(value == getattr(cvae.Training(), name), name, f"{rule} in a sweep", value)
+
+
+def load(settings: Settings) -> Dataset:
+    """The data set, its strokes measured if a condition needs them."""
+    check(settings)  # before a minute of measuring
     dataset = cli.load(settings)
-    size = len(dataset.train.x)
-    checks.require(shared.batch_size <= size, "batch_size", f"be at most {size} images", shared.batch_size)
     if any("attribute" in condition for condition in settings.conditions):
         train, test = (
             Measured(*split, strokes.measure(split.x, progress=True)) for split in (dataset.train, dataset.test)
@@ -120,29 +115,17 @@ def load(settings: Settings) -> Dataset:
 def models(settings: Settings, dataset: Dataset) -> dict[str, cvae.Architecture]:
     """The widest model per type of condition, by name: that of the condition, and of how it enters unless by concat."""
     shape, label = dataset.event_shape, cvae.Label(dataset.num_classes)
-    stroke = cvae.Continuous.fitted(dataset.train.stroke, "stroke") if isinstance(dataset.train, Measured) else label
-    known: dict[str, cvae.Condition] = {
-        "none": cvae.Unconditional(),
-        "label": label,
-        "attribute": stroke,
-        "label+attribute": cvae.Mixed((label, stroke)) if stroke is not label else label,
-        "image": cvae.Image(shape, MASK),
-    }
-    found = {}
+    known = {"none": cvae.Unconditional(), "label": label, "image": cvae.Image(shape, MASK)}
+    if isinstance(dataset.train, Measured):
+        stroke = cvae.Continuous.fitted(dataset.train.stroke, "stroke")
+        known |= {"attribute": stroke, "label+attribute": cvae.Mixed((label, stroke))}
+    widest, found = max(settings.sweep.latent_sizes), {}
     for kind in settings.conditions:
         # Where nothing enters, how does not matter.
         for how in settings.conditioning if kind != "none" else ("concat",):
             name = kind if how == "concat" else f"{kind}_{how}"
-            found[name] = cvae.Architecture(
-                shape, known[kind], max(settings.sweep.latent_sizes), settings.hidden, conditioning=how
-            )
+            found[name] = cvae.Architecture(shape, known[kind], widest, settings.hidden, conditioning=how)
     return found
-
-
-def examples(architecture: cvae.Architecture, split: Any) -> Examples:
-    """A split as a model takes it."""
-    arrays = {"label": split.label, "image": split.x, "stroke": getattr(split, "stroke", None)}
-    return split.x, {name: arrays[name] for name in architecture.condition.spec}
 
 
 def fit_type(job: cli.Job, name: str) -> Any:
@@ -156,7 +139,7 @@ def fit_type(job: cli.Job, name: str) -> Any:
     for group in (members[first : first + parallel] for first in range(0, len(members), parallel)):
         if not records.keys() >= set(group):
             train_group(job, name, group, records)
-    return Finished([records[member] for member in members])
+    return Finished({member.name: records[member] for member in members})
 
 
 def train_group(job: cli.Job, name: str, group: list[Member], records: dict[Member, dict[str, Any]]) -> None:
@@ -174,7 +157,10 @@ def train_group(job: cli.Job, name: str, group: list[Member], records: dict[Memb
         return sweeps.group_epochs(model, group, x, c, shared, start)
 
     like = fitting.Progress(jax.eval_shape(begin), None, [], own)
-    progress = run.train(together, epochs, like, runs.fingerprint((x, c, [member.name for member in group])))
+    try:
+        progress = run.train(together, epochs, like, runs.fingerprint((x, c, [member.name for member in group])))
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{together}: {error}") from None
     for member, one in zip(group, sweeps.split(progress, group), strict=True):
         if member not in records:
             place = f"{name}/{member.name}"
@@ -236,10 +222,6 @@ def read_member(job: cli.Job, name: str, member: Member) -> dict[str, Any] | Non
 
 # Scores
 
-ESTIMATES = ("log_likelihood", "elbo", "rate", "distortion", "effective_samples")
-SCORES = (*ESTIMATES, "active_units")
-PROTOCOL = ("num_samples", "proposal")
-
 
 def protocol(settings: Settings) -> dict[str, Any]:
     """How the likelihood is estimated."""
@@ -256,180 +238,3 @@ def score(job: cli.Job, name: str, params: Any) -> dict[str, Any]:
     scores = elbo_summary(trained, job.key("test"), *data)
     scores |= likelihood_summary(trained, job.key("test"), *data, **options) | options
     return dict(plain(scores))
-
-
-def evaluate(job: cli.Job) -> dict[str, Any]:
-    """The scores of every member, by type."""
-    axes = Member._fields
-    return {
-        name: {Member(*(record[axis] for axis in axes)).name: record["test"] for record in finished.records}
-        for name, finished in members_of(job).items()
-    }
-
-
-def members_of(job: cli.Job) -> dict[str, Finished]:
-    """The finished members by type."""
-    found: Any = job.trained
-    return dict(found)
-
-
-def facts(job: cli.Job) -> dict[str, Any]:
-    """Means over seeds, and what they are of; writes `results.csv` and `results.md`."""
-    finished, settings = members_of(job), job.settings
-    records = [record for each in finished.values() for record in each.records]
-    found = {
-        "results": over_seeds(job.run.config.models, finished),
-        "examples": len(job.dataset.test.x),
-        "member_commits": sorted({str(record["commit"]) for record in records}),
-    }
-    lines = [line(name, record) for name, each in finished.items() for record in each.records]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    (job.run.out / "results.csv").write_text(text.getvalue(), encoding="utf-8")
-    summary = found | {"dataset": job.dataset.name, "settings": recorded(settings)}
-    (job.run.out / "results.md").write_text(table(summary) + "\n", encoding="utf-8")
-    return found
-
-
-def line(name: str, record: dict[str, Any]) -> dict[str, Any]:
-    """A member as a line of `results.csv`."""
-    test = record["test"]
-    values: dict[str, Any] = {"condition": name} | {axis: record[axis] for axis in Member._fields}
-    for quantity in ESTIMATES:
-        values |= {quantity: test[quantity]["value"], f"{quantity}_error": test[quantity]["standard_error"]}
-    values |= {"active_units": test["active_units"]["active"]} | {entry: test[entry] for entry in PROTOCOL}
-    return values | {"seconds": record["seconds"]}
-
-
-def over_seeds(architectures: Mapping[str, Any], finished: Mapping[str, Finished]) -> list[dict[str, Any]]:
-    """Means and standard deviations over seeds, a row per type, latent size, beta and learning rate.
-
-    `pixels_scored` is "hidden" where the model observes the others. `standard_error` is that of the log-likelihood over
-    test images, its root mean square over seeds.
-    """
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for name, each in finished.items():
-        pixels = "hidden" if isinstance(architectures[name].condition, cvae.Image) else "all"
-        for record in each.records:
-            key = (name, pixels, record["latent_size"], record["beta"], record["learning_rate"])
-            groups.setdefault(key, []).append(line(name, record))
-    rows = []
-    for key, group in groups.items():
-        row = dict(zip(("condition", "pixels_scored", "latent_size", "beta", "learning_rate"), key, strict=True))
-        error = statistics.mean(each["log_likelihood_error"] ** 2 for each in group) ** 0.5
-        row |= {"seeds": len(group), "standard_error": error}
-        for quantity in (*SCORES, "seconds"):
-            values = [float(each[quantity]) for each in group]
-            std = statistics.stdev(values) if len(values) > 1 else None
-            row[quantity] = {"mean": statistics.mean(values), "std": std}
-        rows.append(row)
-    return rows
-
-
-# Table and figures
-
-
-def likelihood_of(settings: dict[str, Any]) -> tuple[str, int]:
-    """What the importance-weighted estimate is, and the sign with which it is shown."""
-    grey = settings["training"]["binarization"] == "none"
-    return ("grey cross-entropy", -1) if grey else ("log-likelihood, lower bound", 1)
-
-
-def table(summary: dict[str, Any]) -> str:
-    """The means and spreads as Markdown, with what the numbers are."""
-    rows, settings = summary["results"], summary["settings"]
-    several = {name: len({row[name] for row in rows}) > 1 for name in ("beta", "learning_rate")}
-    hidden, seeds = any(row["pixels_scored"] == "hidden" for row in rows), rows[0]["seeds"]
-    quantity, sign = likelihood_of(settings)
-
-    def spread(name: str, digits: int, sign: int = 1) -> list[str]:
-        means = [f"{sign * row[name]['mean']:.{digits}f}" for row in rows]
-        return [
-            mean if row[name]["std"] is None else f"{mean} ± {row[name]['std']:.{digits}f}"
-            for mean, row in zip(means, rows, strict=True)
-        ]
-
-    columns = {"condition": [row["condition"] for row in rows], "latents": [str(row["latent_size"]) for row in rows]}
-    columns |= {name.replace("_", " "): [f"{row[name]:g}" for row in rows] for name, shown in several.items() if shown}
-    if hidden:
-        columns["pixels scored"] = [row["pixels_scored"] for row in rows]
-    columns[quantity] = spread("log_likelihood", 2, sign)
-    columns["standard error"] = [f"{row['standard_error']:.2f}" for row in rows]
-    columns["effective samples"] = spread("effective_samples", 1)
-    columns |= {"rate": spread("rate", 2), "distortion": spread("distortion", 2)}
-    columns |= {"active units": spread("active_units", 1), "seconds": spread("seconds", 1)}
-    spreads = f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."
-    lines = [
-        tables.render(list(columns), list(zip(*columns.values(), strict=True))),
-        "",
-        f"{summary['dataset']}, {summary['examples']:,} test images, {trained_for(settings)}; nats per image. "
-        f"{spreads} The {quantity} is importance-weighted with {settings['samples']} samples of z each, from the "
-        f"{settings['proposal']}; its standard error is that over test images. Seconds are those of training, without "
-        "compilation.",
-    ]
-    if hidden:
-        lines.append(
-            "A model that observes a part of the image is scored on the hidden pixels alone: its nats are those of "
-            "another event, not comparable with the others'."
-        )
-    return "\n".join(lines)
-
-
-def trained_for(settings: dict[str, Any]) -> str:
-    """The number of epochs."""
-    epochs = settings["training"]["epochs"]
-    return f"{epochs} epoch{'s' * (epochs != 1)}"
-
-
-def figures(job: cli.Job) -> Iterator[tuple[str, Figure]]:
-    """Rate and distortion, and the likelihood by latent size or condition; other pixels scored are drawn apart."""
-    settings, sizes = recorded(job.settings), job.settings.sweep.latent_sizes
-    rows, seeds = over_seeds(job.run.config.models, members_of(job)), len(job.settings.sweep.seeds)
-    quantity, sign = likelihood_of(settings)
-    bars = f"bars: standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-
-    def title(what: str) -> str:
-        return f"{job.dataset.name}: {what}\n{trained_for(settings)}; {bars}"
-
-    panels = {}
-    for pixels, suffix, where in (("all", "", ""), ("hidden", "_hidden", " of the hidden pixels")):
-        those = [row for row in rows if row["pixels_scored"] == pixels]
-        lines, label = by_line(those, sign), f"{quantity}{where} (nats)"
-        if len(those) > 1:
-            figure = plotting.rate_distortion(lines, title(f"test rate and distortion{where}"))
-            yield f"rate_distortion{suffix}", figure
-        if those and len(sizes) > 1:
-            figure = plotting.against_latent_size(lines, label, title(f"test {quantity}{where}"))
-            yield f"log_likelihood{suffix}", figure
-        if those:
-            panels[label] = {name: (each["value"][0], each["value_error"][0]) for name, each in lines.items()}
-    if len(sizes) == 1:
-        what = f"test {quantity}, {sizes[0]} latent{'s' * (sizes[0] != 1)}"
-        yield "log_likelihood", plotting.by_condition(panels, title(what))
-
-
-def by_line(rows: list[dict[str, Any]], sign: int) -> dict[str, dict[str, np.ndarray]]:
-    """Lines of the charts: per type, beta and learning rate (where there are several), arrays over latent sizes."""
-    lines: dict[str, list[dict[str, Any]]] = {}
-    several = {name: len({row[name] for row in rows}) > 1 for name in ("beta", "learning_rate")}
-    for row in sorted(rows, key=lambda row: int(row["latent_size"])):
-        more = [f", {name.replace('_', ' ')} {row[name]:g}" for name, shown in several.items() if shown]
-        lines.setdefault(row["condition"] + "".join(more), []).append(row)
-
-    def column(rows: list[dict[str, Any]], name: str, part: str, sign: int = 1) -> np.ndarray:
-        return np.array([sign * (row[name][part] or 0.0) for row in rows])
-
-    return {
-        name: {
-            "latent_size": np.array([row["latent_size"] for row in each]),
-            "value": column(each, "log_likelihood", "mean", sign),
-            "value_error": column(each, "log_likelihood", "std"),
-            "rate": column(each, "rate", "mean"),
-            "rate_error": column(each, "rate", "std"),
-            "distortion": column(each, "distortion", "mean"),
-            "distortion_error": column(each, "distortion", "std"),
-        }
-        for name, each in lines.items()
-    }

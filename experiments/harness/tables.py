@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -18,13 +20,20 @@ class Row(NamedTuple):
 
 def _number(digits: int, unit: str = "", scale: float = 1.0) -> Callable[[Any, int], str]:
     def write(value: Any, sign: int) -> str:
-        if isinstance(value, dict) and "value" in value:
-            error = value["standard_error"]
-            spread = "" if error is None or math.isnan(error) else f" ± {scale * error:.{digits}f}"
-            return f"{scale * sign * value['value']:.{digits}f}{spread}{unit}"
-        return f"{scale * sign * value:.{digits}f}{unit}"
+        number, error = parts(value)
+        if number is None:  # an estimate of nothing
+            return "-"
+        spread = "" if error is None or math.isnan(error) else f" ± {scale * error:.{digits}f}"
+        return f"{scale * sign * number:.{digits}f}{spread}{unit}"
 
     return write
+
+
+def parts(value: Any) -> tuple[float | None, float | None]:
+    """A number and its error: an estimate's standard error, or the standard deviation over the seeds of a sweep."""
+    if not isinstance(value, dict):
+        return value, None
+    return (value["mean"], value["std"]) if "mean" in value else (value["value"], value["standard_error"])
 
 
 FORMATS: dict[str, Callable[[Any, int], str]] = {
@@ -36,6 +45,7 @@ FORMATS: dict[str, Callable[[Any, int], str]] = {
     "signed": lambda value, sign: f"{sign * value:+.2f}",
     "count": lambda value, _: f"{value:,.0f}",
     "seconds": lambda value, _: f"{value:.0f} s",
+    "general": lambda value, _: f"{value:g}",
     "text": lambda value, _: str(value),
 }
 
@@ -74,3 +84,17 @@ def by_row(columns: Sequence[Row], results: dict[str, Any], corner: str = "") ->
     """A line per model, a column per row of the specification."""
     head = [corner, *(column.label for column in columns)]
     return render(head, [[name, *(cell(column, record) for column in columns)] for name, record in results.items()])
+
+
+def with_seconds(summary: dict[str, Any]) -> dict[str, Any]:
+    """The test results of a run by model, each with its seconds of training."""
+    return {name: record | {"seconds": summary["seconds"][name]} for name, record in summary["test"].items()}
+
+
+def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records as a line each; one that lacks a column of another has an empty cell there."""
+    names = dict.fromkeys(name for record in records for name in record)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(names), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
