@@ -192,7 +192,7 @@ def files():
     config, folder = cvae.config.Config("mnist_label", "digits", 0, cvae.Training()), Path("runs/mnist_label")
     folder.mkdir(parents=True)
     runs.write_json(folder / "config.json", cvae.settings.to_json(config))
-    longer = cvae.replace(config, training=cvae.Training(epochs=30))
+    shorter = cvae.replace(config, training=cvae.Training(epochs=10))
     no_class = cvae.replace(mnist_label.CONFIGS["smoke"], digit=12)
 
     def twice():
@@ -202,7 +202,7 @@ def files():
 
     yield "a name that the file does not have", lambda: cvae.data.read_npz("mine.npz", ["pixels", "digits"])
     yield "a folder without a model", lambda: cvae.load("runs/nothing")
-    yield "a run folder of another config", lambda: runs.check_folder(folder, longer)
+    yield "a run folder of another config", lambda: runs.check_folder(folder, shorter)
     yield "a run folder in use", twice
     yield "a digit that is no class", lambda: cli.execute(mnist_label.EXPERIMENT, no_class)
 
