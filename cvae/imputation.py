@@ -48,7 +48,7 @@ def impute(
     *,
     num_draws: int = 20,
     num_samples: int = 500,
-    batch_size: int = 20,
+    batch_size: int = 50,
     progress: bool = False,
 ) -> Imputation:
     """Draw the missing elements of x, those that are NaN, from p(missing | observed, c).
@@ -98,7 +98,7 @@ def _impute(
     posterior_key, choice_key, x_key = jax.random.split(key, 3)
     z, px, log_weights = _weighted(model, params, posterior_key, x, c, num_samples)
     count = max(num_draws, INTERVAL_DRAWS)
-    chosen = jax.random.categorical(choice_key, log_weights, shape=(count,))
+    chosen = _resampled(choice_key, log_weights, count)
     drawn = model.decode(params, z[chosen], _repeated(c, count)).sample(x_key)
     mean = px.mixture_mean(jax.nn.softmax(log_weights))
     # Between order statistics k and k' of n draws lies the probability (k' - k) / (n + 1) on average.
@@ -218,6 +218,16 @@ def _weighted(
 def _repeated(c: Conditions, count: int) -> Conditions:
     """The conditions of one example, for so many draws."""
     return {name: jnp.broadcast_to(values, (count, *values.shape[1:])) for name, values in c.items()}
+
+
+def _resampled(key: Array, log_weights: Array, count: int) -> Array:
+    """Numbers of draws with probabilities proportional to the weights, with replacement.  Shapes: [K] -> [count].
+
+    By the inverse of the cumulative weights: `jax.random.categorical` would draw K random numbers for each.
+    """
+    cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
+    uniform = jax.random.uniform(key, (count,), log_weights.dtype) * cumulative[-1]
+    return jnp.clip(jnp.searchsorted(cumulative, uniform, side="right"), 0, len(log_weights) - 1)
 
 
 def _average(log_weights: Array, values: Array) -> Array:

@@ -78,11 +78,9 @@ def condition_arrays(
         modelled = schema is not None and name in [column.name for column in schema.modelled]
         got = f"{name!r}{', which is modelled' if modelled else ''}"
         checks.require(name in specs, "condition", f"be one of {known(architecture)}", got)
-    optional = {part.name: part for part in parts_of(architecture.condition) if isinstance(part, Optional)}
-    required = [name for name in specs if name not in given and name not in optional]
-    example = ", ".join(f"{name}={_example(schema, name)}" for name in required)
-    missing = not whole or not required
-    checks.require(missing, "conditions", f"be given for {required}, such as {example}", list(given) or "none")
+    absent = required(architecture, given) if whole else {}
+    example = ", ".join(f"{name}={value}" for name, value in absent.items())
+    checks.require(not absent, "conditions", f"be given for {list(absent)}, such as {example}", list(given) or "none")
     wanted = list(specs) if whole else list(given)
     values = {name: given.get(name) for name in wanted}
     if schema is None:
@@ -90,6 +88,13 @@ def condition_arrays(
     chosen = Schema(tuple(each for each in schema.columns if each.name in wanted or each.role == "modelled"))
     table = pl.DataFrame([_series(schema.column(name), count, value) for name, value in values.items()])
     return chosen.encode(table, only_conditions=True)[1]
+
+
+def required(architecture: Architecture, given: Mapping[str, Any]) -> dict[str, str]:
+    """The conditions that are not given and not optional, each with a value that it can have, as code."""
+    optional = {part.name for part in parts_of(architecture.condition) if isinstance(part, Optional)}
+    names = [name for name in architecture.condition.spec if name not in given and name not in optional]
+    return {name: _example(architecture.schema, name) for name in names}
 
 
 def _example(schema: Schema | None, name: str) -> str:

@@ -26,6 +26,7 @@ import tyro
 import cvae
 from cvae import checks, use
 from cvae.config import Architecture
+from cvae.rows import required
 from cvae.settings import Count, NonNegative, Seed, setting
 from cvae.tables import SUFFIXES
 from experiments.harness import cli, files
@@ -221,7 +222,13 @@ def _report(out: Path, rows: Any, text: str = "") -> None:
 def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write rows under a condition."""
     assert model.architecture is not None
-    conditions = _typed(model.architecture, assignments("--condition", settings.condition))
+    given = assignments("--condition", settings.condition)
+    absent = required(model.architecture, given)
+    example = " ".join(f"--condition {name}={value}" for name, value in absent.items())
+    checks.require(
+        not absent, "--condition", f"be given for {', '.join(absent)}, such as {example}", list(given) or "none"
+    )
+    conditions = _typed(model.architecture, given)
     options: dict[str, Any] = {"mean": settings.mean, "temperature": settings.temperature}
     rows = data.as_file(use.generate(model, params, key, settings.count, conditions, progress=True, **options))
     files.write(out, rows)

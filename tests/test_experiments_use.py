@@ -131,7 +131,7 @@ def test_predict(folder):
 
 
 REFUSED = {
-    "generate RUN": "conditions must be given for ['sex'], such as sex='female', got none",
+    "generate RUN": "--condition must be given for sex, such as --condition sex='female', got none",
     "generate RUN --condition sex=mail": "column 'sex' must be one of 'female', 'male', got 'mail'",
     "generate RUN --condition sex": "--condition must be NAME=VALUE, such as cut=Ideal, got 'sex'",
     "generate RUN --condition sex=male --condition sex=female": "--condition must give every condition once, got 'sex'",
