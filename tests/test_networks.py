@@ -375,9 +375,9 @@ def test_a_body_of_ones_own_is_one_class_and_an_entry(monkeypatch):
     class Last(networks.BODIES["mlp"]):
         """Layers whose widths are doubled."""
 
-        def __init__(self, inputs, features, architecture, rngs, outputs=None):
-            wide = dataclasses.replace(architecture, hidden=tuple(2 * width for width in architecture.hidden))
-            super().__init__(inputs, features, wide, rngs, outputs)
+        def __init__(self, part, rngs):
+            wide = dataclasses.replace(part.architecture, hidden=tuple(2 * width for width in part.architecture.hidden))
+            super().__init__(part._replace(architecture=wide), rngs)
 
     monkeypatch.setitem(networks.BODIES, "wide", Last)
     setting = architecture("wide")
