@@ -147,12 +147,12 @@ def test_completions_show_every_image_under_its_heading(rows, draws, prediction)
     assert inside_and_apart(figure, [*texts(figure), *axes.get_xticklabels()])
 
 
-def test_attribute_grid_labels_the_requested_values():
-    images = RNG.random((3, 4, 6, 5, 1))
-    figure = plotting.attribute_grid(images, [1.5, 3, 4.25], np.array([-30, 0, 20, 40]), "down (px)", "across (°)", "T")
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["1.5", "3", "4.25"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == [f"{MINUS}30", "0", "20", "40"]
+def test_labels_of_a_grid_are_at_its_rows_and_columns():
+    images, down, across = RNG.random((3, 4, 6, 5, 1)), ["1.5", "3", "4.25"], [f"{MINUS}30", "0", "20", "40"]
+    labels = {"row_labels": down, "column_labels": across, "axis_labels": ("across (°)", "down (px)")}
+    (axes,) = plotting.grid(images, "T", **labels).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == down
+    assert [label.get_text() for label in axes.get_xticklabels()] == across
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("across (°)", "down (px)")
     np.testing.assert_allclose(axes.get_xticks(), [2, 8, 14, 20])
     np.testing.assert_allclose(axes.get_yticks(), [2.5, 9.5, 16.5])

@@ -9,14 +9,13 @@ conditions, `charts` the other charts, and `style` what they share.
 """
 
 from cvae.plotting.charts import calibration, curves, marginals, pair, requested_against_measured
-from cvae.plotting.images import attribute_grid, completions, grid, tile, write
+from cvae.plotting.images import completions, grid, tile, write
 from cvae.plotting.latents import latents
 from cvae.plotting.style import save
 from cvae.plotting.sweeps import against_latent_size, by_condition, rate_distortion
 
 __all__ = [
     "against_latent_size",
-    "attribute_grid",
     "by_condition",
     "calibration",
     "completions",
