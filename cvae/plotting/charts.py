@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -15,13 +13,13 @@ from cvae import checks
 from cvae.plotting.style import (
     DASHED,
     GREY,
-    LABEL,
     PALETTE,
     corner_note,
-    dot_area,
+    dots,
     legend_below,
     minus,
     new_figure,
+    padded,
     plain,
 )
 
@@ -57,12 +55,8 @@ def curves(
         values = np.concatenate([np.empty(0), *late])
         values = values[np.isfinite(values)]
         if len(values):
-            margin = 0.08 * float(np.ptp(values)) or 1.0
-            axes.set_ylim(float(values.min()) - margin, float(values.max()) + margin)
-        plain(axes)
-        axes.set_title(name, fontsize=LABEL)
-        axes.set_xlabel("epoch", fontsize=LABEL)
-        axes.set_ylabel(unit, fontsize=LABEL)
+            axes.set_ylim(padded(values, 0.08))
+        plain(axes, "epoch", unit, name)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
     legend_below(figure, 4, note)
     return figure
@@ -79,30 +73,23 @@ def requested_against_measured(
     Shapes: requested, measured [N, A], A names and units; N > 2.
     """
     valid = np.isfinite(requested) & np.isfinite(measured)
-    rule = f"be [N, {len(names)}], as `requested`, with three measurable examples per attribute"
-    enough = requested.shape == measured.shape and requested.shape[1:] == (len(names),) and valid.sum(axis=0).min() > 2
-    checks.require(bool(enough), "measured", rule, f"shapes {requested.shape} and {measured.shape}")
+    fewest = int(valid.sum(axis=0).min())
+    checks.require(fewest > 2, "measured", "have three measurable examples per attribute", fewest)
     figure = new_figure(3.4 * len(names), 3.95, title)
     panels = np.ravel(figure.subplots(1, len(names)))
     for k, (colour, axes) in enumerate(zip(cycle(PALETTE), panels, strict=False)):
-        x, y = requested[valid[:, k], k], measured[valid[:, k], k]
-        r = float(np.corrcoef(x, y)[0, 1])
-        both = np.concatenate([x, y])
-        margin = 0.05 * float(np.ptp(both)) or 1.0
-        limits = (float(both.min()) - margin, float(both.max()) + margin)
-        plain(axes)
-        area = dot_area(len(x), 6000, 3, 16)
-        axes.scatter(x, y, s=area, color=colour, alpha=0.35, linewidths=0, rasterized=True)
+        points = np.stack([requested[valid[:, k], k], measured[valid[:, k], k]], axis=1)
+        r = float(np.corrcoef(points.T)[0, 1])
+        limits = padded(points, 0.05)
+        plain(axes, f"requested ({units[k]})", f"measured ({units[k]})", names[k])
+        dots(axes, points, [colour], 6000)
         axes.plot(limits, limits, color=GREY, linewidth=1, linestyle=DASHED)
         axes.set(xlim=limits, ylim=limits, box_aspect=1)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))  # the same ticks on both
-        axes.set_title(names[k], fontsize=LABEL)
-        axes.set_xlabel(f"requested ({units[k]})", fontsize=LABEL)
-        axes.set_ylabel(f"measured ({units[k]})", fontsize=LABEL)
-        missing = len(measured) - len(x)
+        missing = len(measured) - len(points)
         count = f"\n{missing:,} of {len(measured):,} not measurable" if missing else ""
-        error = (1 - r**2) / np.sqrt(len(x) - 1)
+        error = (1 - r**2) / np.sqrt(len(points) - 1)
         corner_note(axes, minus(f"r = {r:.3f} ± {f'{error:.3f}' if round(error, 3) else '<0.001'}{count}"))
     return figure
 
@@ -130,16 +117,13 @@ def calibration(confidence: np.ndarray, accuracy: np.ndarray, count: np.ndarray,
     above.errorbar(x, y, yerr=np.sqrt(y * (100 - y) / n), fmt="o", color=PALETTE[0], markersize=4, capsize=2)
     above.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle=DASHED)
     above.set(xlim=(0, 100), ylim=(0, 115), yticks=range(0, 101, 20))
-    above.set_ylabel("accuracy (%)", fontsize=LABEL)
+    plain(above, y_label="accuracy (%)")
     corner_note(above, f"expected calibration error {np.sum(n * np.abs(y - x)) / n.sum():.1f} %")
     below.bar(centres, n, 0.92 * width, color=GREY, alpha=0.6)
     below.set_yscale("log")
     below.set_ylim(bottom=0.5)
     below.yaxis.set_major_locator(LogLocator(100))
-    below.set_ylabel("predictions", fontsize=LABEL)
-    below.set_xlabel("confidence (%)", fontsize=LABEL)
-    for axes in (above, below):
-        plain(axes)
+    plain(below, "confidence (%)", "predictions")
     return figure
 
 
@@ -151,7 +135,6 @@ def marginals(real: np.ndarray, drawn: np.ndarray, names: Sequence[str], title: 
 
     Shapes: real [N, D], drawn [M, D], in the units of the table; D names of columns.
     """
-    _check_rows(real, drawn, names)
     pairs = [tuple(rows[np.isfinite(rows[:, k]), k] for rows in (real, drawn)) for k in range(len(names))]
     distances = np.array([_ks_distance(*pair) for pair in pairs])
     chosen = np.sort(np.argsort(-distances, kind="stable")[:MOST_PANELS])
@@ -160,29 +143,19 @@ def marginals(real: np.ndarray, drawn: np.ndarray, names: Sequence[str], title: 
     across = min(4, len(chosen))
     down = -(-len(chosen) // across)
     figure = new_figure(max(6.2, 2.5 * across), 1.2 + 1.9 * down, title)
-    panels = np.ravel(figure.subplots(down, across, squeeze=False))
-    for axes, k in zip(panels, chosen, strict=False):
+    for place, k in enumerate(chosen):
+        axes = figure.add_subplot(down, across, place + 1)
         bins = _bins(*pairs[k])
         axes.hist(pairs[k][0], bins, density=True, color="0.78", label="test")
         axes.hist(pairs[k][1], bins, density=True, histtype="step", color=PALETTE[0], linewidth=1.4, label="generated")
-        plain(axes)
+        plain(axes, title=f"{names[k]}: KS {distances[k]:.3f}")
         axes.grid(visible=False)
-        axes.set_title(f"{names[k]}: KS {distances[k]:.3f}", fontsize=LABEL)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-    for axes in panels[len(chosen) :]:
-        axes.set_visible(False)
     limit = 1.36 * (1 / len(real) + 1 / len(drawn)) ** 0.5
     note = f"KS: Kolmogorov-Smirnov distance; below {limit:.3f} in 95 % of comparisons of equal distributions"
     legend_below(figure, 2, note)
     return figure
-
-
-def _check_rows(real: np.ndarray, drawn: np.ndarray, names: Sequence[str]) -> None:
-    shape = f"have shape [rows, {len(names)}], one column per name"
-    for argument, rows in (("real", real), ("drawn", drawn)):
-        valid = rows.ndim == 2 and len(rows) > 0 and rows.shape[1] == len(names)
-        checks.require(valid, argument, shape, rows.shape)
 
 
 def _ks_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -192,37 +165,29 @@ def _ks_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(np.subtract(*below)).max()) if len(a) and len(b) else 0.0
 
 
-def _bins(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def _bins(real: np.ndarray, drawn: np.ndarray) -> list[float]:
     """Return edges of bins for both: around the values where the real ones are few integers, else of equal width."""
     both = np.concatenate([real, drawn]) if len(real) + len(drawn) else np.zeros(1)
     low, high = np.quantile(both, [0.002, 0.998])
     if len(real) and np.array_equal(real, np.rint(real)) and np.ptp(real) <= MOST_BINS:
-        return np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, 1 + int(np.clip(len(real) ** 0.5, 8, MOST_BINS)))
+        edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    else:
+        edges = np.histogram_bin_edges(both, int(np.clip(len(real) ** 0.5, 8, MOST_BINS)), (low, high))
+    return [float(edge) for edge in edges]
 
 
-def pair(
-    real: np.ndarray, drawn: np.ndarray, names: Sequence[str], title: str, scale: np.ndarray | None = None
-) -> Figure:
+def pair(real: np.ndarray, drawn: np.ndarray, names: Sequence[str], title: str) -> Figure:
     """Draw the two columns that correlate most in the test rows, for test and for generated rows, side by side.
 
     A matrix of all correlations could fill the memory. Of more than 200 columns, the pair is therefore one of the 200
-    in which the generated rows have the largest variance, in units of `scale`, and the title says so.
+    in which the generated rows have the largest variance, in units of that of the test rows, and the title says so.
+    Panels state the number of rows without a missing cell (NaN) and their correlation.
 
-    Args:
-        real: test rows [N, D], NaN where a cell is missing.
-        drawn: generated rows [M, D], in the same units.
-        names: names of the D columns, at least two.
-        title: title of the figure.
-        scale: standard deviations of the columns in the training rows, [D]; by default in the test rows.
+    Shapes: real [N, D], drawn [M, D], in the units of the table; D names of columns, at least two.
     """
-    _check_rows(real, drawn, names)
-    checks.require(len(names) > 1, "names", "name at least two columns", list(names))
     columns = np.arange(len(names))
     if len(names) > MOST_COLUMNS:
-        unit = _centre(real)[1] if scale is None else np.asarray(scale, np.float64) ** 2
+        unit = _centre(real)[1]
         standardised = np.divide(_centre(drawn)[1], unit, out=np.zeros(len(names)), where=unit > 0)
         columns = np.sort(np.argsort(-standardised, kind="stable")[:MOST_COLUMNS])
         title += f", of the {MOST_COLUMNS} of {len(names):,} columns with the largest variance in standardised units"
@@ -230,21 +195,13 @@ def pair(
     figure = new_figure(7.2, 3.7, title)
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, name, rows, colour in zip(panels, ("test", "generated"), (real, drawn), (GREY, PALETTE[0]), strict=True):
-        _cloud(axes, rows[:, [x, y]], colour, name)
-        axes.set_xlabel(names[x], fontsize=LABEL)
-    panels[0].set_ylabel(names[y], fontsize=LABEL)
+        points = rows[:, [x, y]]
+        points = points[np.isfinite(points).all(axis=1)]
+        varies = len(points) > 2 and bool((points.std(axis=0) > 0).all())
+        r = f"r = {np.corrcoef(points.T)[0, 1]:.3f}" if varies else "r is undefined"
+        dots(axes, points, [colour], 4000)
+        plain(axes, names[x], "" if axes is panels[1] else names[y], minus(f"{len(points):,} {name} rows, {r}"))
     return figure
-
-
-def _cloud(axes: Axes, points: np.ndarray, colour: Any, name: str) -> None:
-    """Draw the points without missing values, with their number and correlation as the panel's title."""
-    points = points[np.isfinite(points).all(axis=1)]
-    plain(axes)
-    area = dot_area(len(points), 4000, 2, 14)
-    axes.scatter(points[:, 0], points[:, 1], s=area, color=colour, alpha=0.45, linewidths=0, rasterized=True)
-    varies = len(points) > 2 and bool((points.std(axis=0) > 0).all())
-    r = f"r = {np.corrcoef(points.T)[0, 1]:.3f}" if varies else "r is undefined"
-    axes.set_title(minus(f"{len(points):,} {name} rows, {r}"), fontsize=LABEL)
 
 
 def _centre(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
