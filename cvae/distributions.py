@@ -135,7 +135,12 @@ class Ladder:
     layers: int = field(metadata={"static": True})  # L
     prior: Ladder | None = None  # of a posterior that is parametrised relative to its prior: that prior
 
-    def _descend(self, key: Array, temperature: Array | float) -> tuple[Array, Normal]:
+    def sample(self, key: Array, temperature: Array | float = 1.0) -> Array:
+        """A reparameterised draw, layer after layer; `temperature` scales every standard deviation.  -> [B, Z]."""
+        return self.sample_with_conditional(key, temperature)[0]
+
+    def sample_with_conditional(self, key: Array, temperature: Array | float = 1.0) -> tuple[Array, Normal]:
+        """A draw z, and `conditional(z)`, which is computed on the way."""
         z: list[Array] = []
         conditionals: list[Normal] = []
         for number in range(self.layers):
@@ -144,14 +149,6 @@ class Ladder:
             conditionals.append(self.layer(self.state, number, above))
             z.append(conditionals[-1].sample(jax.random.fold_in(key, number), temperature))
         return jnp.concatenate(z, axis=-1), _concatenate(conditionals)
-
-    def sample(self, key: Array, temperature: Array | float = 1.0) -> Array:
-        """A reparameterised draw, layer after layer; `temperature` scales every standard deviation.  -> [B, Z]."""
-        return self._descend(key, temperature)[0]
-
-    def sample_with_conditional(self, key: Array) -> tuple[Array, Normal]:
-        """A draw z, and `conditional(z)`, which is computed on the way."""
-        return self._descend(key, 1.0)
 
     def conditional(self, z: Array) -> Normal:
         """Every element's Gaussian, given the layers of z above its own.  Shapes: [B, Z] -> over [B, Z]."""
@@ -313,13 +310,14 @@ class Standardized(Distribution):
     location: tuple[float, ...] = field(metadata={"static": True})
     scale: tuple[float, ...] = field(metadata={"static": True})
 
-    def _per_channel(self, values: tuple[float, ...]) -> Array:
-        return jnp.asarray(np.array(values), self.dtype)
+    def _in_units(self, y: Array) -> Array:
+        location, scale = (jnp.asarray(np.array(values), self.dtype) for values in (self.location, self.scale))
+        return location + scale * y
 
     @property
     def mean(self) -> Array:
         """Expected value in the units of x, [B, *event]."""
-        return self._per_channel(self.location) + self._per_channel(self.scale) * self.base.mean
+        return self._in_units(self.base.mean)
 
     def cast(self, x: Any) -> Array:
         """X standardised, in the dtype of the parameters."""
@@ -333,7 +331,7 @@ class Standardized(Distribution):
 
     def sample(self, key: Array) -> Array:
         """One draw in the units of x, [B, *event]."""
-        return self._per_channel(self.location) + self._per_channel(self.scale) * self.base.sample(key)
+        return self._in_units(self.base.sample(key))
 
 
 def standardize(x: Any, location: tuple[float, ...], scale: tuple[float, ...]) -> Any:
