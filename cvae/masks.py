@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,71 +15,58 @@ from jax import Array
 
 from cvae import checks
 
-# The places of an image: rows [H, 1] and columns [1, W], counted from the top left, and their numbers H and W.
-Place = tuple[Any, Any, int, int]
+# The same for every image: they depend on the shape alone.
+FIXED = (
+    "quadrants_1", "quadrants_2", "quadrants_3", "top_half", "bottom_half", "left_half", "right_half", "centre_box",
+)  # fmt: skip
 
 
-def _quadrants_1(_: Any, place: Place) -> Any:
-    row, column, height, width = place
-    return (row >= height // 2) & (column < width // 2)
+def _fixed(name: str, height: int, width: int) -> np.ndarray:
+    """A mask that is the same for every image, bool [H, W]; the middle row or column is of the lower or right half."""
+    row, column = np.indices((height, width))
+    top, left = row < height // 2, column < width // 2
+    down, across = height // 4, width // 4
+    box = (row >= down) & (row < height - down) & (column >= across) & (column < width - across)
+    return {
+        "quadrants_1": ~top & left,
+        "quadrants_2": left,
+        "quadrants_3": top | left,
+        "top_half": top,
+        "bottom_half": ~top,
+        "left_half": left,
+        "right_half": ~left,
+        "centre_box": ~box,
+    }[name]
 
 
-def _quadrants_3(_: Any, place: Place) -> Any:
-    row, column, height, width = place
-    return ~((row >= height // 2) & (column >= width // 2))
-
-
-def _centre_box(_: Any, place: Place) -> Any:
-    row, column, height, width = place
-    top, left = height // 4, width // 4
-    return ~((row >= top) & (row < height - top) & (column >= left) & (column < width - left))
-
-
-def _inside_box(key: Array, place: Place, least: float, most: float) -> Any:
-    """True in a box somewhere, each side a share of the image's, from `least` to `most`."""
-    row, column, height, width = place
+def _box(key: Array, height: int, width: int, least: float, most: float) -> Array:
+    """True in a box somewhere, each side a share of the image's, from `least` to `most`; bool [H, W]."""
     keys = jax.random.split(key, 4)
 
-    def span(size_key: Array, start_key: Array, length: int) -> tuple[Array, Array]:
+    def inside(size_key: Array, start_key: Array, length: int) -> Array:
         # With JAX's 64 bits enabled, the dtypes make the draws the same.
         size = jax.random.randint(size_key, (), math.ceil(least * length), max(1, int(most * length)) + 1, jnp.int32)
         share = jax.random.uniform(start_key, (), jnp.float32)
         start = jnp.floor(share * (length - size + 1).astype(jnp.float32)).astype(jnp.int32)
-        return start, start + size
+        place = jnp.arange(length)
+        return (place >= start) & (place < start + size)
 
-    (top, bottom), (left, right) = span(keys[0], keys[1], height), span(keys[2], keys[3], width)
-    return (row >= top) & (row < bottom) & (column >= left) & (column < right)
-
-
-def _random_box(key: Array, place: Place) -> Any:
-    return ~_inside_box(key, place, 1 / 4, 3 / 4)
+    return inside(keys[0], keys[1], height)[:, None] & inside(keys[2], keys[3], width)
 
 
-def _random_pixels(key: Array, place: Place) -> Array:
-    _, _, height, width = place
+def _pixels(key: Array, height: int, width: int) -> Array:
+    """True at every pixel with the same probability, which is drawn too; bool [H, W]."""
     share_key, pixel_key = jax.random.split(key)
     draws = jax.random.uniform(pixel_key, (height, width), jnp.float32)
     # The highest draw is hidden whatever the share: one image in D + 1 would be observed whole.
     return (draws < jax.random.uniform(share_key, (), jnp.float32)) & (draws < draws.max())
 
 
-# The same for every image: they depend on the shape alone.
-FIXED = (
-    "quadrants_1", "quadrants_2", "quadrants_3", "top_half", "bottom_half", "left_half", "right_half", "centre_box",
-)  # fmt: skip
-
-MASKS: dict[str, Callable[[Any, Place], Any]] = {
-    "quadrants_1": _quadrants_1,
-    "quadrants_2": lambda _, place: (place[1] < place[3] // 2) & (place[0] >= 0),
-    "quadrants_3": _quadrants_3,
-    "top_half": lambda _, place: (place[0] < place[2] // 2) & (place[1] >= 0),
-    "bottom_half": lambda _, place: (place[0] >= place[2] // 2) & (place[1] >= 0),
-    "left_half": lambda _, place: (place[1] < place[3] // 2) & (place[0] >= 0),
-    "right_half": lambda _, place: (place[1] >= place[3] // 2) & (place[0] >= 0),
-    "centre_box": _centre_box,
-    "random_box": _random_box,
-    "random_pixels": _random_pixels,
+RANDOM: dict[str, Callable[[Array, int, int], Array]] = {
+    "random_box": lambda key, height, width: ~_box(key, height, width, 1 / 4, 3 / 4),
+    "random_pixels": _pixels,
 }
+MASKS = (*FIXED, *RANDOM)
 
 
 def fixed(name: str, event_shape: tuple[int, ...]) -> np.ndarray | None:
@@ -90,16 +75,12 @@ def fixed(name: str, event_shape: tuple[int, ...]) -> np.ndarray | None:
     Raises: ValueError if there is no mask of this name, or the image has no height and width to be divided.
     """
     checks.one_of("mask", name, (*MASKS, "given"))
-    return _fixed(name, tuple(event_shape)) if name in FIXED else None
-
-
-@cache
-def _fixed(name: str, event_shape: tuple[int, ...]) -> np.ndarray:
+    if name not in FIXED:
+        return None
     is_image = len(event_shape) > 1 and min(event_shape[:2]) > 1
     checks.require(is_image, "event_shape", "be an image (H, W, C), at least 2 high and wide", event_shape)
     height, width, *channels = event_shape
-    observed = MASKS[name](None, (np.arange(height)[:, None], np.arange(width)[None, :], height, width))
-    return np.broadcast_to(np.asarray(observed).reshape(height, width, *[1] * len(channels)), event_shape)
+    return np.broadcast_to(_fixed(name, height, width).reshape(height, width, *[1] * len(channels)), event_shape)
 
 
 def draw(name: str, key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:
@@ -115,10 +96,11 @@ def draw(name: str, key: Array, batch: int, event_shape: tuple[int, ...]) -> Arr
     Shapes: -> bool [B, H, W, C], all channels of a pixel alike; a row (D,) is an image of height 1.
     Raises: ValueError if there is no mask of this name.
     """
-    checks.one_of("mask", name, tuple(MASKS))
+    checks.one_of("mask", name, MASKS)
     checks.key("key", key)
     checks.integer("batch", batch)
-    return _each(MASKS[name], key, batch, event_shape)
+    mask = RANDOM.get(name, lambda _, height, width: jnp.asarray(_fixed(name, height, width)))
+    return _each(mask, key, batch, event_shape)
 
 
 def draw_block(key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:
@@ -126,15 +108,12 @@ def draw_block(key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:
 
     Shapes: -> bool [B, H, W, C]; a row (D,) is an image of height 1.
     """
-    return _each(lambda key, place: _inside_box(key, place, 1 / 5, 2 / 5), key, batch, event_shape)
+    return _each(lambda key, height, width: _box(key, height, width, 1 / 5, 2 / 5), key, batch, event_shape)
 
 
-def _each(mask: Callable[[Array, Place], Array], key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:
+def _each(mask: Callable[[Array, int, int], Array], key: Array, batch: int, event_shape: tuple[int, ...]) -> Array:
     """A mask drawn for every image of a batch, all channels of a pixel alike."""
     height, width = event_shape[:2] if len(event_shape) > 1 else (1, event_shape[0])
-    place = (jnp.arange(height)[:, None], jnp.arange(width)[None, :], height, width)
-    observed = jax.vmap(lambda key: mask(key, place))(jax.random.split(key, batch))
-    if len(event_shape) == 1:
-        return observed.reshape(batch, width)
-    flat_channels = observed.reshape(batch, height, width, *[1] * (len(event_shape) - 2))
-    return jnp.broadcast_to(flat_channels, (batch, *event_shape))
+    observed = jax.vmap(lambda key: mask(key, height, width))(jax.random.split(key, batch))
+    places, channels = event_shape[:2], [1] * len(event_shape[2:])
+    return jnp.broadcast_to(observed.reshape(batch, *places, *channels), (batch, *event_shape))

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 import cvae
 from cvae import checks, plotting
 from cvae.evaluation import Estimate, mean
+from cvae.plotting.style import minus
 from cvae.settings import Count, CountOrZero, replace
 from experiments import harness
 from experiments.harness import Row, cli, tables
@@ -167,13 +168,13 @@ def grid(job: harness.Job, digit: int) -> Figure:
     requested = np.stack(np.meshgrid(thickness, slant, indexing="ij"), axis=-1).reshape(-1, 2)
     c = {"label": np.full(len(requested), digit), "stroke": requested.astype(np.float32)}
     drawn = np.asarray(cvae.sample(model, params, job.key("figures"), c, mean=True, temperature=0))
-    return plotting.attribute_grid(
+    return plotting.grid(
         drawn.reshape(*SHOWN, *drawn.shape[1:]),
-        thickness,
-        np.rint(np.degrees(slant)),
-        "requested thickness (px)",
-        "requested slant (°)",
         job.title(f"one {digit}, z is the mean of p(z | c)", "attribute_label"),
+        row_labels=[f"{value:.3g}" for value in thickness],
+        column_labels=[minus(f"{value:.0f}") for value in np.degrees(slant)],
+        axis_labels=("requested slant (°)", "requested thickness (px)"),
+        cell=0.55,
     )
 
 

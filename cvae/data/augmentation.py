@@ -32,7 +32,6 @@ def augmentation(condition: Condition, training: Training = Training()) -> Augme
 
     The same arguments give the same function, so what was compiled with it is found again.
     """
-    dynamic = training.binarization == "dynamic"
 
     def augment(key: Array, x: Array, c: Conditions) -> tuple[Array, Conditions]:
         pixel_key, condition_key, shift_key, block_key = jax.random.split(key, 4)
@@ -45,7 +44,7 @@ def augmentation(condition: Condition, training: Training = Training()) -> Augme
                     c[name] = move(as_floats(c[name]), by)
             if "shift" in c:
                 c["shift"] = by.astype(jnp.float32)
-        if dynamic:
+        if training.binarization == "dynamic":
             # In float32, because coarser uniforms would be below dark grey levels too often.
             uniforms = jax.random.uniform(pixel_key, x.shape, jnp.float32)
             x = (uniforms < x.astype(jnp.float32)).astype(x.dtype)

@@ -6,9 +6,9 @@ Only this package imports flax. A body is one class (`layers.Body`) and an entry
 
 from cvae.networks.conv import Convolutional
 from cvae.networks.latents import Network, Params, decoder, encoder, guess, prior
-from cvae.networks.layers import Body
+from cvae.networks.layers import Body, Part
 from cvae.networks.mlp import MLP, ResidualMLP
 
 BODIES: dict[str, type[Body]] = {"mlp": MLP, "residual": ResidualMLP, "convolutional": Convolutional}
 
-__all__ = ["BODIES", "Body", "Network", "Params", "decoder", "encoder", "guess", "prior"]
+__all__ = ["BODIES", "Body", "Network", "Params", "Part", "decoder", "encoder", "guess", "prior"]

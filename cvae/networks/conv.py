@@ -15,10 +15,10 @@ from flax import nnx
 from jax import Array, lax
 
 from cvae import checks
-from cvae.networks.layers import Body, Conditioned, linear
+from cvae.networks.layers import Body, Conditioned, Part, linear
 
 if TYPE_CHECKING:
-    from cvae.conditions import Features, FeatureSizes
+    from cvae.conditions import Features
     from cvae.config import Architecture
 
 
@@ -36,22 +36,17 @@ class Convolutional(Body):
         K block(h + K images)
     """
 
-    def __init__(
-        self,
-        inputs: tuple[int, ...],
-        features: FeatureSizes,
-        architecture: Architecture,
-        rngs: nnx.Rngs,
-        outputs: int | None = None,
-    ):
-        *channels, self.size = architecture.hidden
-        height, width, _ = architecture.event_shape
+    def __init__(self, part: Part, rngs: nnx.Rngs):
+        *channels, self.size = part.architecture.hidden
+        height, width, _ = self.event_shape = part.architecture.event_shape
         factor = 2 ** (len(channels) - 1)
         self.padded = (-(-height // factor) * factor, -(-width // factor) * factor)
         self.coarsest = (self.padded[0] // factor, self.padded[1] // factor, channels[-1])
-        self.event_shape, self.depth = architecture.event_shape, len(channels)
-        build = self._contracting if outputs is None else self._expanding
-        build(inputs, features, architecture, rngs, outputs or 0)
+        self.expands, self.depth = part.outputs is not None, len(channels)
+        if self.expands:
+            self._expanding(part, channels, rngs)
+        else:
+            self._contracting(part, channels, rngs)
 
     @staticmethod
     def check(architecture: Architecture) -> None:
@@ -61,38 +56,35 @@ class Convolutional(Body):
         rule = "have channels and, last, a dense width for a convolutional body"
         checks.require(len(hidden) > 1, "hidden", rule, hidden)
 
-    def _contracting(
-        self, inputs: tuple[int, ...], features: FeatureSizes, architecture: Architecture, rngs: nnx.Rngs, _: int
-    ) -> None:
-        *channels, width = architecture.hidden
+    def _contracting(self, part: Part, channels: list[int], rngs: nnx.Rngs) -> None:
+        inputs, features = part.inputs, part.features
         depth = features.channels + (inputs[-1] if len(inputs) == 3 else 0)
-        self.expands, flat = False, math.prod(inputs) if len(inputs) < 3 else 0
+        flat = math.prod(inputs) if len(inputs) < 3 else 0
         if depth > 0:
             self.first = Convolution(depth, channels[0], rngs)
-            self.blocks = nnx.Dict({f"block_{i}": Block(number, rngs) for i, number in enumerate(channels)})
-            self.steps = nnx.Dict(
-                {f"step_{i}": linear(4 * channels[i - 1], channels[i], rngs) for i in range(1, len(channels))}
-            )
+            self._resolutions(channels, rngs)
             flat += math.prod(self.coarsest)
-        self.enter = Conditioned(flat, width, features.numbers, architecture, rngs, first=True)
+        self.enter = Conditioned(flat, self.size, features.numbers, part.architecture, rngs, first=True)
 
-    def _expanding(
-        self, inputs: tuple[int, ...], features: FeatureSizes, architecture: Architecture, rngs: nnx.Rngs, outputs: int
-    ) -> None:
-        *channels, width = architecture.hidden
-        self.expands = True
-        self.enter = Conditioned(math.prod(inputs), width, features.flat, architecture, rngs, first=True)
-        self.grid = linear(width, math.prod(self.coarsest), rngs)
-        self.blocks = nnx.Dict({f"block_{i}": Block(number, rngs) for i, number in enumerate(channels)})
-        self.steps = nnx.Dict(
-            {f"step_{i}": linear(channels[i], 4 * channels[i - 1], rngs) for i in range(1, len(channels))}
-        )
+    def _expanding(self, part: Part, channels: list[int], rngs: nnx.Rngs) -> None:
+        features, outputs = part.features, part.outputs or 0
+        self.enter = Conditioned(math.prod(part.inputs), self.size, features.flat, part.architecture, rngs, first=True)
+        self.grid = linear(self.size, math.prod(self.coarsest), rngs)
+        self._resolutions(channels, rngs)
         if features.channels > 0:
             self.image = Convolution(features.channels, channels[0], rngs)
         pixels = self.event_shape[0] * self.event_shape[1]
         rule = f"give a multiple of {pixels} outputs, one or more per pixel, for a convolutional body"
         checks.require(outputs % pixels == 0, "likelihood", rule, outputs)
         self.last = Convolution(channels[0], outputs // pixels, rngs, small=True)
+
+    def _resolutions(self, channels: list[int], rngs: nnx.Rngs) -> None:
+        """The blocks of every resolution, and the steps from one to the next."""
+        self.blocks = nnx.Dict({f"block_{i}": Block(number, rngs) for i, number in enumerate(channels)})
+        self.steps: nnx.Dict[nnx.Linear] = nnx.Dict()
+        for i in range(1, self.depth):
+            fine, coarse = 4 * channels[i - 1], channels[i]
+            self.steps[f"step_{i}"] = linear(coarse, fine, rngs) if self.expands else linear(fine, coarse, rngs)
 
     def __call__(self, inputs: Array, features: Features) -> Array:
         """Shapes: as of `Body`."""

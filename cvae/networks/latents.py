@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from cvae.distributions import Ladder, Latents, Normal
-from cvae.networks.layers import Body, linear
+from cvae.networks.layers import Body, Part, linear
 
 if TYPE_CHECKING:
     from cvae.conditions import Features, FeatureSizes
@@ -44,15 +44,8 @@ class Gaussian(nnx.Module):
     References: Sonderby et al. 2016, with separate networks for posterior and prior, and skips from h to every layer.
     """
 
-    def __init__(
-        self,
-        body: type[Body],
-        inputs: tuple[int, ...],
-        features: FeatureSizes,
-        architecture: Architecture,
-        rngs: nnx.Rngs,
-    ):
-        self.body = body(inputs, features, architecture, rngs)
+    def __init__(self, body: type[Body], part: Part, rngs: nnx.Rngs):
+        self.body, architecture = body(part, rngs), part.architecture
         size, relu = architecture.latent_size // architecture.latent_layers, architecture.body == "mlp"
         single = architecture.latent_layers == 1
         # A layer of a hierarchy reads draws of those above it, so its means start small too. The only layer's do not:
@@ -118,12 +111,12 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     return Network(init, apply)
 
 
-def _gaussian(build: Callable[[nnx.Rngs], Gaussian], layers: int) -> Network:
+def _gaussian(body: type[Body], part: Part) -> Network:
     """A `Gaussian` as a network that returns a distribution over all its layers of latents.
 
     With a prior of several layers, it is parametrised relative to it, m_p + m and log s_p + log s, layer by layer.
     """
-    network = functional(build)
+    network, layers = functional(lambda rngs: Gaussian(body, part, rngs)), part.architecture.latent_layers
 
     def layer(state: tuple[Params, Array, Ladder | None], number: int, above: Array) -> Normal:
         params, hidden, base = state
@@ -143,23 +136,20 @@ def _gaussian(build: Callable[[nnx.Rngs], Gaussian], layers: int) -> Network:
 
 def encoder(body: type[Body], architecture: Architecture, features: FeatureSizes) -> Network:
     """q(z | x, c) as `apply(params, x, features, p(z | c))`; see `Gaussian`."""
-    shape, layers = architecture.likelihood.feature_shape(architecture.event_shape), architecture.latent_layers
-    return _gaussian(lambda rngs: Gaussian(body, shape, features, architecture, rngs), layers)
+    shape = architecture.likelihood.feature_shape(architecture.event_shape)
+    return _gaussian(body, Part(shape, features, architecture))
 
 
 def prior(body: type[Body], architecture: Architecture, features: FeatureSizes) -> Network:
     """p(z | c) as `apply(params, guess, features)`, where guess is [B, *event] or, without one, [B, 0]."""
-    if architecture.guess:
-        return encoder(body, architecture, features)
-    layers = architecture.latent_layers
-    return _gaussian(lambda rngs: Gaussian(body, (0,), features, architecture, rngs), layers)
+    return _gaussian(body, Part(architecture.event_shape if architecture.guess else (0,), features, architecture))
 
 
 def decoder(body: type[Body], architecture: Architecture, features: FeatureSizes) -> Network:
     """The numbers that parametrise p(x | z, c) as `apply(params, z, features)`, [B, num_outputs]."""
     outputs = architecture.likelihood.num_outputs(architecture.event_shape)
-    size = (architecture.latent_size,)
-    return functional(lambda rngs: body(size, features, architecture, rngs, outputs))
+    part = Part((architecture.latent_size,), features, architecture, outputs)
+    return functional(lambda rngs: body(part, rngs))
 
 
 def guess(body: type[Body], architecture: Architecture, features: FeatureSizes) -> Network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -60,23 +60,30 @@ class Conditioned(nnx.Module):
         return hidden
 
 
+class Part(NamedTuple):
+    """The part of a model that a body is built for."""
+
+    inputs: tuple[int, ...]  # shape of x for an encoder, (Z,) for a decoder, (0,) for a prior
+    features: FeatureSizes  # of the condition
+    architecture: Architecture
+    outputs: int | None = None  # numbers per example that a decoder gives
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths of the layers: `hidden`, in reverse order for a decoder."""
+        return self.architecture.hidden if self.outputs is None else self.architecture.hidden[::-1]
+
+
 class Body(nnx.Module):
     """What an encoder, a prior or a decoder is made of.
 
-    Called on inputs [B, *inputs] (x for an encoder, z [B, Z] for a decoder, [B, 0] for a prior) and a condition's
-    features, it gives a hidden vector [B, size], or, if built with `outputs`, that many numbers per example.
+    Called on inputs [B, *inputs] and a condition's features, it gives a hidden vector [B, size], or, if the part has
+    `outputs`, that many numbers per example.
     """
 
     size: int
 
-    def __init__(
-        self,
-        inputs: tuple[int, ...],
-        features: FeatureSizes,
-        architecture: Architecture,
-        rngs: nnx.Rngs,
-        outputs: int | None = None,
-    ):
+    def __init__(self, part: Part, rngs: nnx.Rngs):
         raise NotImplementedError
 
     @staticmethod

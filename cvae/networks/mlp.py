@@ -8,32 +8,23 @@ from typing import TYPE_CHECKING
 from flax import nnx
 from jax import Array
 
-from cvae.networks.layers import Body, Conditioned, linear
+from cvae.networks.layers import Body, Conditioned, Part, linear
 
 if TYPE_CHECKING:
-    from cvae.conditions import Features, FeatureSizes
-    from cvae.config import Architecture
+    from cvae.conditions import Features
 
 
 class MLP(Body):
     """ReLU layers: h <- relu(L h) for every width of `hidden`, in reverse order for a decoder."""
 
-    def __init__(
-        self,
-        inputs: tuple[int, ...],
-        features: FeatureSizes,
-        architecture: Architecture,
-        rngs: nnx.Rngs,
-        outputs: int | None = None,
-    ):
-        widths = architecture.hidden if outputs is None else architecture.hidden[::-1]
-        condition, size = features.flat, math.prod(inputs)
+    def __init__(self, part: Part, rngs: nnx.Rngs):
         self.layers: nnx.Dict[Conditioned] = nnx.Dict()
-        for i, width in enumerate(widths):
-            self.layers[f"layer_{i}"] = Conditioned(size, width, condition, architecture, rngs, first=i == 0)
+        size, condition = math.prod(part.inputs), part.features.flat
+        for i, width in enumerate(part.widths):
+            self.layers[f"layer_{i}"] = Conditioned(size, width, condition, part.architecture, rngs, first=i == 0)
             size = width
         self.size = size
-        self.head = None if outputs is None else linear(size, outputs, rngs, small=True)
+        self.head = None if part.outputs is None else linear(size, part.outputs, rngs, small=True)
 
     def __call__(self, inputs: Array, features: Features) -> Array:
         """Shapes: as of `Body`."""
@@ -51,29 +42,18 @@ class ResidualMLP(Body):
     References: He et al. 2016; normalised before each branch as by Xiong et al. 2020.
     """
 
-    def __init__(
-        self,
-        inputs: tuple[int, ...],
-        features: FeatureSizes,
-        architecture: Architecture,
-        rngs: nnx.Rngs,
-        outputs: int | None = None,
-    ):
-        widths = architecture.hidden if outputs is None else architecture.hidden[::-1]
-        condition, self.size = features.flat, widths[0]
-
-        def layer(inputs: int, width: int, *, first: bool) -> Conditioned:
-            return Conditioned(inputs, width, condition, architecture, rngs, first=first)
-
-        self.enter = layer(math.prod(inputs), self.size, first=True)
+    def __init__(self, part: Part, rngs: nnx.Rngs):
+        size, condition, architecture = part.widths[0], part.features.flat, part.architecture
+        self.enter = Conditioned(math.prod(part.inputs), size, condition, architecture, rngs, first=True)
         self.norms: nnx.Dict[nnx.LayerNorm] = nnx.Dict()
         self.layers: nnx.Dict[Conditioned] = nnx.Dict()
         self.leave: nnx.Dict[nnx.Linear] = nnx.Dict()
-        for i, width in enumerate(widths):
-            self.norms[f"norm_{i}"] = nnx.LayerNorm(self.size, rngs=rngs)
-            self.layers[f"layer_{i}"] = layer(self.size, width, first=False)
-            self.leave[f"leave_{i}"] = linear(width, self.size, rngs)
-        self.head = None if outputs is None else linear(self.size, outputs, rngs, small=True)
+        for i, width in enumerate(part.widths):
+            self.norms[f"norm_{i}"] = nnx.LayerNorm(size, rngs=rngs)
+            self.layers[f"layer_{i}"] = Conditioned(size, width, condition, architecture, rngs, first=False)
+            self.leave[f"leave_{i}"] = linear(width, size, rngs)
+        self.size = size
+        self.head = None if part.outputs is None else linear(size, part.outputs, rngs, small=True)
 
     def __call__(self, inputs: Array, features: Features) -> Array:
         """Shapes: as of `Body`."""

@@ -9,7 +9,7 @@ conditions, `tables` rows of tables, `charts` the other charts, and `style` what
 """
 
 from cvae.plotting.charts import calibration, curves, requested_against_measured
-from cvae.plotting.images import attribute_grid, completions, grid, tile, write
+from cvae.plotting.images import completions, grid, tile, write
 from cvae.plotting.latents import latent_plane, latents
 from cvae.plotting.style import save
 from cvae.plotting.sweeps import against_latent_size, by_condition, rate_distortion
@@ -19,7 +19,6 @@ __all__ = [
     "ByGroup",
     "against_latent_size",
     "associations",
-    "attribute_grid",
     "by_condition",
     "by_group",
     "calibration",

@@ -13,13 +13,13 @@ from cvae import checks
 from cvae.plotting.style import (
     DASHED,
     GREY,
-    LABEL,
     PALETTE,
     corner_note,
-    dot_area,
+    dots,
     legend_below,
     minus,
     new_figure,
+    padded,
     plain,
 )
 
@@ -52,12 +52,8 @@ def curves(
         values = np.concatenate([np.empty(0), *late])
         values = values[np.isfinite(values)]
         if len(values):
-            margin = 0.08 * float(np.ptp(values)) or 1.0
-            axes.set_ylim(float(values.min()) - margin, float(values.max()) + margin)
-        plain(axes)
-        axes.set_title(name, fontsize=LABEL)
-        axes.set_xlabel("epoch", fontsize=LABEL)
-        axes.set_ylabel(unit, fontsize=LABEL)
+            axes.set_ylim(padded(values, 0.08))
+        plain(axes, "epoch", unit, name)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
     legend_below(figure, 4, note)
     return figure
@@ -74,30 +70,23 @@ def requested_against_measured(
     Shapes: requested, measured [N, A], A names and units; N > 2.
     """
     valid = np.isfinite(requested) & np.isfinite(measured)
-    rule = f"be [N, {len(names)}], as `requested`, with three measurable examples per attribute"
-    enough = requested.shape == measured.shape and requested.shape[1:] == (len(names),) and valid.sum(axis=0).min() > 2
-    checks.require(bool(enough), "measured", rule, f"shapes {requested.shape} and {measured.shape}")
+    fewest = int(valid.sum(axis=0).min())
+    checks.require(fewest > 2, "measured", "have three measurable examples per attribute", fewest)
     figure = new_figure(3.4 * len(names), 3.95, title)
     panels = np.ravel(figure.subplots(1, len(names)))
     for k, (colour, axes) in enumerate(zip(cycle(PALETTE), panels, strict=False)):
-        x, y = requested[valid[:, k], k], measured[valid[:, k], k]
-        r = float(np.corrcoef(x, y)[0, 1])
-        both = np.concatenate([x, y])
-        margin = 0.05 * float(np.ptp(both)) or 1.0
-        limits = (float(both.min()) - margin, float(both.max()) + margin)
-        plain(axes)
-        area = dot_area(len(x), 6000, 3, 16)
-        axes.scatter(x, y, s=area, color=colour, alpha=0.35, linewidths=0, rasterized=True)
+        points = np.stack([requested[valid[:, k], k], measured[valid[:, k], k]], axis=1)
+        r = float(np.corrcoef(points.T)[0, 1])
+        limits = padded(points, 0.05)
+        plain(axes, f"requested ({units[k]})", f"measured ({units[k]})", names[k])
+        dots(axes, points, [colour], 6000)
         axes.plot(limits, limits, color=GREY, linewidth=1, linestyle=DASHED)
         axes.set(xlim=limits, ylim=limits, box_aspect=1)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))  # the same ticks on both
-        axes.set_title(names[k], fontsize=LABEL)
-        axes.set_xlabel(f"requested ({units[k]})", fontsize=LABEL)
-        axes.set_ylabel(f"measured ({units[k]})", fontsize=LABEL)
-        missing = len(measured) - len(x)
+        missing = len(measured) - len(points)
         count = f"\n{missing:,} of {len(measured):,} not measurable" if missing else ""
-        error = (1 - r**2) / np.sqrt(len(x) - 1)
+        error = (1 - r**2) / np.sqrt(len(points) - 1)
         corner_note(axes, minus(f"r = {r:.3f} ± {f'{error:.3f}' if round(error, 3) else '<0.001'}{count}"))
     return figure
 
@@ -125,14 +114,11 @@ def calibration(confidence: np.ndarray, accuracy: np.ndarray, count: np.ndarray,
     above.errorbar(x, y, yerr=np.sqrt(y * (100 - y) / n), fmt="o", color=PALETTE[0], markersize=4, capsize=2)
     above.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle=DASHED)
     above.set(xlim=(0, 100), ylim=(0, 115), yticks=range(0, 101, 20))
-    above.set_ylabel("accuracy (%)", fontsize=LABEL)
+    plain(above, y_label="accuracy (%)")
     corner_note(above, f"expected calibration error {np.sum(n * np.abs(y - x)) / n.sum():.1f} %")
     below.bar(centres, n, 0.92 * width, color=GREY, alpha=0.6)
     below.set_yscale("log")
     below.set_ylim(bottom=0.5)
     below.yaxis.set_major_locator(LogLocator(100))
-    below.set_ylabel("predictions", fontsize=LABEL)
-    below.set_xlabel("confidence (%)", fontsize=LABEL)
-    for axes in (above, below):
-        plain(axes)
+    plain(below, "confidence (%)", "predictions")
     return figure

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cvae import checks
-from cvae.plotting.style import LABEL, TICK, minus, new_figure
+from cvae.plotting.style import LABEL, TICK, new_figure
 
 HIDDEN = (0.80, 0.88, 0.96)  # the tint of hidden pixels, which no grey pixel has
 
@@ -94,22 +94,6 @@ def grid(
         axes.set_xticks(np.arange(columns) * (width + gap) + (width - 1) / 2, column_labels, fontsize=LABEL)
     axes.tick_params(length=0)
     return figure
-
-
-def attribute_grid(
-    images: np.ndarray,
-    rows: Sequence[float] | np.ndarray,
-    columns: Sequence[float] | np.ndarray,
-    row_name: str,
-    column_name: str,
-    title: str,
-) -> Figure:
-    """Draw one digit across a grid of two attributes, each row and column labelled with the requested value.
-
-    Names include the unit.  Shapes: images [R, C, H, W, 1] in [0, 1]; R values of rows, C values of columns.
-    """
-    down, across = ([minus(f"{value:.3g}") for value in values] for values in (rows, columns))
-    return grid(images, title, row_labels=down, column_labels=across, axis_labels=(column_name, row_name), cell=0.55)
 
 
 def completions(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -44,8 +45,11 @@ def wrap(text: str, width: float, size: float) -> str:
     return "\n".join(textwrap.fill(line, characters) for line in text.split("\n"))
 
 
-def plain(axes: Axes) -> None:
-    """Draw small ticks, two spines and a faint grid behind the data."""
+def plain(axes: Axes, x_label: str = "", y_label: str = "", title: str = "") -> None:
+    """Label a panel, and draw small ticks, two spines and a faint grid behind the data."""
+    for text, write in ((x_label, axes.set_xlabel), (y_label, axes.set_ylabel), (title, axes.set_title)):
+        if text:
+            write(text, fontsize=LABEL)
     axes.tick_params(labelsize=TICK, length=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.5)
@@ -75,9 +79,16 @@ def legend_below(figure: Figure, columns: int, note: str = "") -> None:
     legend.get_title().set_multialignment("center")
 
 
-def dot_area(count: int, total: float, least: float, most: float) -> float:
-    """Return the area of a dot, in square points, so that `count` of them cover about `total`."""
-    return float(np.clip(total / max(count, 1), least, most))
+def dots(axes: Axes, points: np.ndarray, colours: Any, total: float) -> None:
+    """Draw points [N, 2] as dots that cover about `total` square points together."""
+    area = float(np.clip(total / max(len(points), 1), 2, 14))
+    axes.scatter(points[:, 0], points[:, 1], s=area, c=colours, alpha=0.4, linewidths=0, rasterized=True)
+
+
+def padded(values: np.ndarray, share: float) -> tuple[float, float]:
+    """Return the range of values with a share of its length added on either side, or 1 where they are all equal."""
+    margin = share * float(np.ptp(values)) or 1.0
+    return float(values.min()) - margin, float(values.max()) + margin
 
 
 def line_styles() -> Iterator[tuple[tuple[float, ...], str]]:

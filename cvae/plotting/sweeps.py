@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
 
 from cvae.plotting.style import GREY, LABEL, TICK, legend_below, line_styles, minus, new_figure, plain
@@ -45,15 +45,12 @@ def against_latent_size(lines: Lines, y_label: str, title: str) -> Figure:
     """
     figure = new_figure(5.2, 3.8, title)
     axes = figure.subplots()
-    plain(axes)
+    plain(axes, "number of latents", y_label)
     _draw_lines(axes, lines, "latent_size", "value")
     sizes = np.unique(np.concatenate([line["latent_size"] for line in lines.values()]))
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(list(sizes)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([f"{size:g}" for size in sizes])
-    axes.set_xlabel("number of latents", fontsize=LABEL)
-    axes.set_ylabel(y_label, fontsize=LABEL)
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.set_xticks([], minor=True)
     legend_below(figure, 4)
     return figure
 
@@ -72,15 +69,14 @@ def by_condition(panels: Mapping[str, Mapping[str, tuple[float, float]]], title:
     stack = np.ravel(figure.subplots(len(panels), 1, height_ratios=[size + 0.5 for size in sizes]))
     styles = line_styles()
     for axes, (label, rows) in zip(stack, panels.items(), strict=True):
-        plain(axes)
+        plain(axes, label)
         for place, ((colour, _), (mean, error)) in enumerate(zip(styles, rows.values(), strict=False)):
             axes.errorbar(mean, place, xerr=error, color=colour, marker="o", markersize=5, capsize=3)
-            offset: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(minus(f"{mean:.2f}"), (mean, place), **offset, fontsize=7, color=GREY)
+            text, above = minus(f"{mean:.2f}"), (0, 5)
+            axes.annotate(text, (mean, place), above, textcoords="offset points", ha="center", fontsize=7, color=GREY)
         axes.set_yticks(range(len(rows)), list(rows), fontsize=LABEL)
         axes.set_ylim(len(rows) - 0.5, -0.75)
         axes.margins(x=0.08)
-        axes.set_xlabel(label, fontsize=LABEL)
     limits = [axes.get_xlim() for axes in stack]
     half = max(right - left for left, right in limits) / 2
     for axes, (left, right) in zip(stack, limits, strict=True):
@@ -107,12 +103,10 @@ def rate_distortion(lines: Lines, title: str, unit: str = "nats per image") -> F
     """
     figure = new_figure(6.4, 5.0, title)
     axes = figure.subplots()
-    plain(axes)
+    plain(axes, f"rate ({unit})", f"distortion ({unit})")
     _draw_lines(axes, lines, "rate", "distortion")
     axes.margins(0.08)
     _equal_elbo(axes)
-    axes.set_xlabel(f"rate ({unit})", fontsize=LABEL)
-    axes.set_ylabel(f"distortion ({unit})", fontsize=LABEL)
     legend_below(figure, 4)
     _label_points(figure, axes, lines)
     return figure
@@ -144,14 +138,13 @@ def _label_points(figure: Figure, axes: Axes, lines: Lines) -> None:
     figure.draw_without_rendering()  # computes the layout, so that places on the page are final
     to_page = axes.transData + Affine2D().scale(72 / figure.dpi)  # in points, as fonts are measured
     ends = [to_page.transform(np.stack([line["rate"], line["distortion"]], axis=1)) for line in lines.values()]
-    along = np.linspace(0, 1, 51)[:, None, None]
-    segments = [((1 - along) * points[:-1] + along * points[1:]).reshape(-1, 2) for points in ends]
+    segments = [np.linspace(points[:-1], points[1:], 51).reshape(-1, 2) for points in ends]
     obstacles, numbers = np.concatenate(ends + segments), np.empty((0, 2))
     lowest, highest = to_page.transform(np.transpose([axes.get_xlim(), axes.get_ylim()]))
     angles = np.pi * (0.25 + np.arange(24) / 12)
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     offsets = (np.arange(9, 61, 3)[:, None, None] * directions).reshape(-1, 2)  # from near to far
-    leaders = np.linspace(0.2, 1, 20)[:, None] * offsets[:, None]  # [offsets, 20, 2]
+    leaders = np.linspace(0.2 * offsets, offsets, 20, axis=1)  # [offsets, 20, 2]
     for (colour, _), line in zip(line_styles(), lines.values(), strict=False):
         for rate, distortion, size in zip(line["rate"], line["distortion"], line["latent_size"], strict=True):
             point, text = to_page.transform((rate, distortion)), f"{size:g}"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cvae import checks
-from cvae.plotting.style import GREY, LABEL, PALETTE, TICK, dot_area, legend_below, minus, new_figure, plain, wrap
+from cvae.plotting.style import GREY, LABEL, PALETTE, TICK, dots, legend_below, minus, new_figure, plain, wrap
 
 MOST_PANELS = 12  # columns of a table with a histogram each
 MOST_COLUMNS = 200  # of a table, in a matrix of correlations
@@ -46,7 +46,6 @@ def marginals(
         title: title of the figure.
         categories: of every column the words of its numbers 0, 1, 2 and so on; empty where they are numbers.
     """
-    _check_rows(real, drawn, names)
     words = [()] * len(names) if categories is None else categories
     pairs = [tuple(rows[np.isfinite(rows[:, k]), k] for rows in (real, drawn)) for k in range(len(names))]
     distances = np.array([(_variation if words[k] else _ks_distance)(*pair) for k, pair in enumerate(pairs)])
@@ -103,13 +102,6 @@ def _variation(a: np.ndarray, b: np.ndarray) -> float:
     return float(0.5 * np.abs(np.subtract(*shares)).sum())
 
 
-def _check_rows(real: np.ndarray, drawn: np.ndarray, names: Sequence[str]) -> None:
-    shape = f"have shape [rows, {len(names)}], one column per name"
-    for argument, rows in (("real", real), ("drawn", drawn)):
-        valid = rows.ndim == 2 and len(rows) > 0 and rows.shape[1] == len(names)
-        checks.require(valid, argument, shape, rows.shape)
-
-
 def _ks_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Return the largest difference of two empirical distribution functions; 0 if either is empty."""
     both = np.concatenate([a, b])  # scipy's ks_2samp takes four times as long, which matters for 20,000 columns
@@ -128,26 +120,18 @@ def _bins(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     return np.linspace(low, high, 1 + int(np.clip(len(real) ** 0.5, 8, MOST_BINS)))
 
 
-def pair(
-    real: np.ndarray, drawn: np.ndarray, names: Sequence[str], title: str, scale: np.ndarray | None = None
-) -> Figure:
+def pair(real: np.ndarray, drawn: np.ndarray, names: Sequence[str], title: str) -> Figure:
     """Draw the two columns that correlate most in the test rows, for test and for generated rows, side by side.
 
     A matrix of all correlations could fill the memory. Of more than 200 columns, the pair is therefore one of the 200
-    in which the generated rows have the largest variance, in units of `scale`, and the title says so.
+    in which the generated rows have the largest variance, in units of that of the test rows, and the title says so.
+    Panels state the number of rows without a missing cell (NaN) and their correlation.
 
-    Args:
-        real: test rows [N, D], NaN where a cell is missing.
-        drawn: generated rows [M, D], in the same units.
-        names: names of the D columns, at least two.
-        title: title of the figure.
-        scale: standard deviations of the columns in the training rows, [D]; by default in the test rows.
+    Shapes: real [N, D], drawn [M, D], in the units of the table; D names of columns, at least two.
     """
-    _check_rows(real, drawn, names)
-    checks.require(len(names) > 1, "names", "name at least two columns", list(names))
     columns = np.arange(len(names))
     if len(names) > MOST_COLUMNS:
-        unit = _centre(real)[1] if scale is None else np.asarray(scale, np.float64) ** 2
+        unit = _centre(real)[1]
         standardised = np.divide(_centre(drawn)[1], unit, out=np.zeros(len(names)), where=unit > 0)
         columns = np.sort(np.argsort(-standardised, kind="stable")[:MOST_COLUMNS])
         title += f", of the {MOST_COLUMNS} of {len(names):,} columns with the largest variance in standardised units"
@@ -165,8 +149,7 @@ def _cloud(axes: Axes, points: np.ndarray, colour: Any, name: str) -> None:
     """Draw the points without missing values, with their number and correlation as the panel's title."""
     points = points[np.isfinite(points).all(axis=1)]
     plain(axes)
-    area = dot_area(len(points), 4000, 2, 14)
-    axes.scatter(points[:, 0], points[:, 1], s=area, color=colour, alpha=0.45, linewidths=0, rasterized=True)
+    dots(axes, points, [colour], 4000)
     varies = len(points) > 2 and bool((points.std(axis=0) > 0).all())
     r = f"r = {np.corrcoef(points.T)[0, 1]:.3f}" if varies else "r is undefined"
     axes.set_title(minus(f"{len(points):,} {name} rows, {r}"), fontsize=LABEL)
