@@ -168,13 +168,24 @@ def filled(x: Any, rows: pl.DataFrame) -> pl.DataFrame:
     """The table x with its missing cells from `rows`, of which it has as many for each of its own; all columns stay."""
     table = table_of(x)
     repeated = table[np.repeat(np.arange(len(table)), len(rows) // len(table))]
-    columns = [column for column in rows if column.name in table.columns]
+    columns = [_in_dtype(column, table[column.name].dtype) for column in rows if column.name in table.columns]
     return repeated.with_columns(pl.coalesce(column.name, pl.lit(column)).alias(column.name) for column in columns)
 
 
 def replaced(x: Any, rows: pl.DataFrame) -> pl.DataFrame:
     """The table x with the columns of `rows` in place of its own; all other columns stay."""
-    return table_of(x).with_columns(rows)
+    table = table_of(x)
+    types = table.schema
+    return table.with_columns(_in_dtype(each, types[each.name]) if each.name in types else each for each in rows)
+
+
+def _in_dtype(column: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """The column in the type that it has in a file, unless that cannot hold its values."""
+    if dtype == pl.Null:
+        return column
+    cast = column.cast(dtype, strict=False)
+    fraction = dtype.is_integer() and column.dtype.is_float() and not (column.drop_nulls() % 1 == 0).all()
+    return column if fraction or cast.null_count() > column.null_count() else cast
 
 
 def rows_of(architecture: Architecture, x: np.ndarray, c: Conditions) -> Rows:

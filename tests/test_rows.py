@@ -57,3 +57,20 @@ def test_only_missing_cells_are_filled_and_only_columns_of_the_rows_replaced():
     assert_frame_equal(twice, pl.DataFrame({"id": [7, 7, 8, 8], "y": [1.25, 1.25, 0.3, 0.4], "age": [30, 30, 40, 40]}))
     replaced = rows.replaced(table, made.select("y"))
     assert_frame_equal(replaced, pl.DataFrame({"id": [7, 8], "y": [0.5, 0.75], "age": [30, 40]}))
+
+
+def test_columns_come_in_the_types_of_the_file():
+    words, numbers = ["x", None, "y"], [1, None, 3]
+    table = pl.DataFrame(
+        {
+            "cat": pl.Series(words, dtype=pl.Categorical),
+            "enum": pl.Series(words, dtype=pl.Enum(["x", "y"])),
+            "small": pl.Series(numbers, dtype=pl.Int8),
+            "single": pl.Series(numbers, dtype=pl.Float32),
+        }
+    )
+    made = pl.DataFrame({"cat": ["y"] * 3, "enum": ["y"] * 3, "small": [2, 2, 2], "single": [2.5, 2.5, 2.5]})
+    for found in (rows.filled(table, made), rows.replaced(table, made)):
+        assert found.schema == table.schema
+    assert rows.filled(table, made)["enum"].to_list() == ["x", "y", "y"]
+    assert rows.replaced(table, pl.DataFrame({"small": [2.5, 2.5, 2.5]}))["small"].to_list() == [2.5] * 3

@@ -231,3 +231,12 @@ def test_arrays_give_arrays(key):
 def test_functions_of_ones_own_are_refused(fitted):
     with pytest.raises(ValueError, match=r"model must be made by cvae.make"):
         use.encode(fitted[0]._replace(architecture=None), *fitted[1:], table())
+
+
+def test_an_optional_label_is_predicted(key):
+    """And the label that the examples hold makes no difference, nor that it is missing."""
+    model, params, x, _ = build(cvae.Optional(cvae.Label(3)))
+    found = use.predict(model, params, key, x, {}, num_samples=2)
+    assert found["probability"].shape == (BATCH, 3)
+    again = use.predict(model, params, key, x, {"label": np.array([-1, 0, 2])}, num_samples=2)
+    np.testing.assert_array_equal(again["probability"], found["probability"])
