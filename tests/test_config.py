@@ -245,7 +245,7 @@ BAD_JSON = {
     "part": ([*MIX, "parts", 0, "num_classes"], 1, r"condition: Mixed\.parts\[0\]: Label\.num_classes must .* got 1"),
     "mask": ([*MIX, "parts", 1, "mask"], "top", r"Image\.mask must be 'quadrants_1', .* got 'top'"),
     "image": ([*MIX, "parts", 1, "event_shape"], [9, 9, 1], r"^config\.models\.mixed normal: condition must be an im"),
-    "family": ([*NORMAL, "kind"], "Poisson", r"likelihood: kind must be one of Bernoulli, .*Normal.*, got 'Poisson'"),
+    "family": ([*NORMAL, "kind"], "Gumbel", r"likelihood: kind must be one of Bernoulli, .*Normal.*, got 'Gumbel'"),
     "axis": (["sweep", "betas"], [1, 1], r"^config\.sweep: betas must have every value once"),
 }  # fmt: skip
 

@@ -297,7 +297,7 @@ def test_the_experiments_are_listed_and_nothing_else(capsys):
 
 BAD = {
     ("fit", "--data absent.npz"): "absent.npz must be an .npz file, as numpy.savez writes it, got no such file",
-    ("fit", "--data absent.csv"): "absent.csv must be a file, got no such file",
+    ("fit", "--data absent.csv"): "absent.csv must be a .csv or .parquet file, got no such file",
     (
         "fit",
         "--data absent.txt",

@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 
 import cvae
-from cvae import compound, discrete
-from cvae.distributions import Normal
+from cvae.distributions import Normal, compound, discrete
 from cvae.imputation import posterior_moments
-from tests.oracles import BATCH, EVENT, NOISE, linear_gaussian, linear_ladder, quickly_compiled
+from tests.oracles import BATCH, EVENT, NOISE, linear_gaussian, linear_ladder
 
 HIDDEN = np.array([[0, 0, 0, 1, 0], [1, 0, 1, 0, 1], [0, 1, 0, 0, 1]], bool)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quickly_compiled():
-    with quickly_compiled():
-        yield
 
 
 def with_missing(*, exact):

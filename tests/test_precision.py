@@ -100,7 +100,7 @@ def answers() -> dict[str, np.ndarray]:
         found[name, "measured"] = measure(model, params, key, x, given)
         if jax.config.jax_enable_x64 and name != "images":
             double = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
-            if name == "mixed":
+            if training is None or name == "mixed":
                 found[name, "measured", "double"] = measure(model, double, key, x, given)
             else:
                 fitted = cvae.fit(model, double, key, x, given, training, progress=False)

@@ -23,7 +23,7 @@ def columns():
         "id": np.arange(N),
         "age": RNG.normal(40, 10, N).round(1),
         "price": np.exp(RNG.normal(3, 2, N)).round(2) + 0.01,
-        "visits": RNG.poisson(3, N),
+        "visits": RNG.negative_binomial(2, 0.4, N),
         "months": RNG.integers(1, 13, N),
         "sex": np.array(["f", "m"])[RNG.integers(0, 2, N)],
         "cut": np.array(["a", "b", "c"])[np.arange(N) % 3],
@@ -144,7 +144,7 @@ def test_a_schema_that_contradicts_the_file_is_refused(tmp_path):
     file.write_text(json.dumps(to_json(load(path, "cut").schema)))
     cut = columns()["cut"].astype("U9")
     cut[7] = "new"
-    with pytest.raises(ValueError, match="column 'cut' must be one of 'a', 'b', 'c', got 'new' at row 7"):
+    with pytest.raises(ValueError, match=r"column 'cut' must be one of 'a', 'b', 'c', .*, got 'new' at row 7"):
         load(write(tmp_path, cut=cut), schema=file)
     pl.read_csv(path).drop("price").write_csv(path)
     with pytest.raises(ValueError, match=r"some.csv must have the columns of .*schema.json, got none named 'price'"):

@@ -92,8 +92,10 @@ class UserData:
         """The columns of rows; those of an array have numbers for names."""
         if self.schema is not None:
             return self.schema.modelled
-        kind: Any = "real" if isinstance(base_of(self.likelihood), cvae.Normal) else "binary"
-        return tuple(Column(f"column {k}", kind, categories=("0", "1")) for k in range(self.event_shape[0]))
+        numbers = range(self.event_shape[0])
+        if isinstance(base_of(self.likelihood), cvae.Normal):
+            return tuple(Column(f"column {k}", "real") for k in numbers)
+        return tuple(Column(f"column {k}", "binary", categories=("0", "1")) for k in numbers)
 
     def conditions(self, c: Mapping[str, np.ndarray]) -> dict[Column, np.ndarray]:
         """The conditions that are one number or category an example, with their values: float64 [N], NaN if missing."""

@@ -24,7 +24,9 @@ from experiments.harness.cli import options, protected
 from tests.stress.record import ROOT, check_out, write
 
 MUTATED = {
-    "cvae/distributions.py": ("kl_terms", "Normal.log_terms", "Bernoulli.log_terms"),
+    "cvae/distributions/gaussian.py": ("kl_terms", "Normal.log_terms"),
+    "cvae/distributions/binary.py": ("Bernoulli.log_terms",),
+    "cvae/distributions/discrete.py": ("Poisson.log_terms", "NegativeBinomial.log_terms", "Categorical.log_terms"),
     "cvae/objectives.py": ("Elbo", "elbo", "hybrid", "Weights.value", "log_weights", "importance_estimate"),
 }
 TESTS = ("tests/test_distributions.py", "tests/test_objectives.py", "tests/test_evaluation.py")
