@@ -340,3 +340,45 @@ def stress() -> str:
 def _stress_file(name: str) -> str:
     old = OLD_STRESS.get(name, name.replace("stress_", "benchmark_"))
     return f"{name}.json" if (RESULTS / f"{name}.json").exists() else f"{old}.json"
+
+
+METHODS = {"cvae": "this project", "tvae": "TVAE", "real": "real rows"}
+IMPUTERS = {"cvae": "this project", "iterative": "IterativeImputer", "neighbours": "KNNImputer"}
+
+
+def synthetic() -> str:
+    """Drawn tables beside TVAE's and real rows."""
+    results = read("benchmark_synthetic.json")["results"]
+    rows = [
+        Row("quality", "quality", "correlation"),
+        Row("column shapes", "shapes", "correlation"),
+        Row("pair trends", "pairs", "correlation"),
+        Row("R2", "r2", "correlation"),
+        Row("accuracy", "accuracy", "correlation"),
+        Row("seconds", "seconds", "count"),
+    ]
+    records = {}
+    for table, methods in results.items():
+        for name, label in METHODS.items():
+            runs = methods[name]
+            records[f"{table}, {label}"] = {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
+    return by_row(rows, records, "10,000 rows at most") + source("benchmark_synthetic.json")
+
+
+def imputation() -> str:
+    """Errors of imputation beside scikit-learn's."""
+    results = read("benchmark_imputation.json")["results"]
+    rows = [Row(label, name, "correlation") for name, label in IMPUTERS.items()]
+    records = {table: {name: methods[name]["error"] for name in IMPUTERS} for table, methods in results.items()}
+    return by_row(rows, records, "error") + source("benchmark_imputation.json")
+
+
+def known_tables() -> str:
+    """Fits of tables whose density is known."""
+    results = read("stress_tables.json")["results"]
+    rows = [
+        Row("exact log p(x given c)", "exact"),
+        Row("fitted less exact", "gap"),
+        Row("missing cells in their 90 % interval", "coverage", "percent"),
+    ]
+    return by_row(rows, results, "nats per row") + source("stress_tables.json")
