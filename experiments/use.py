@@ -3,7 +3,7 @@
     python -m experiments.use generate runs/fit_diamonds --count 100 --condition cut=Ideal --condition carat=0.7
     python -m experiments.use encode runs/fit_diamonds diamonds.csv
     python -m experiments.use score runs/fit_diamonds diamonds.csv
-    python -m experiments.use impute runs/fit_penguins penguins.csv --draws 20
+    python -m experiments.use impute runs/fit_penguins penguins.csv --completed --draws 20
     python -m experiments.use counterfactual runs/fit_penguins penguins.csv --set sex=female
     python -m experiments.use predict runs/fit_penguins penguins.csv species
 

