@@ -28,7 +28,7 @@ from cvae import checks, use
 from cvae.config import Architecture
 from cvae.rows import required
 from cvae.settings import Count, NonNegative, Seed, setting
-from cvae.tables import SUFFIXES
+from cvae.tables import SUFFIXES, read_table
 from experiments.harness import cli, files
 
 LOWEST = 5  # rows that the report of `score` shows
@@ -216,21 +216,38 @@ def _report(out: Path, rows: Any, text: str = "") -> None:
     print(f"\n{count:,} rows: {out}")
 
 
+def _given(settings: Generate, architecture: Architecture, conditions: dict[str, Any]) -> dict[str, pl.Series] | None:
+    """The columns of the table of conditions that --condition does not give; None without such a table."""
+    if settings.given is None:
+        return None
+    rule = "be left out for a model of arrays, or without conditions"
+    checks.require(architecture.schema is not None and architecture.condition.spec, "--given", rule, settings.given)
+    table = read_table(settings.given)
+    wanted = [name for name in architecture.condition.spec if name not in conditions]
+    absent = [name for name in wanted if name not in table.columns]
+    checks.require(not absent, "--given", f"be a table with the columns {wanted}", f"none named {absent}")
+    checks.require(len(wanted) > 0, "--given", "have a condition that --condition does not give", "none")
+    return {name: table[name] for name in wanted}
+
+
 # The commands
 
 
 def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write rows under a condition."""
     assert model.architecture is not None
-    given = assignments("--condition", settings.condition)
-    absent = required(model.architecture, given)
+    given: dict[str, Any] = dict(assignments("--condition", settings.condition))
+    table = _given(settings, model.architecture, given)
+    absent = required(model.architecture, given | (table or {}))
     example = " ".join(f"--condition {name}={value}" for name, value in absent.items())
     checks.require(
         not absent, "--condition", f"be given for {', '.join(absent)}, such as {example}", list(given) or "none"
     )
-    conditions = _typed(model.architecture, given)
+    conditions, count = _typed(model.architecture, given), settings.count
+    if table is not None:
+        conditions, count = conditions | table, len(next(iter(table.values())))
     options: dict[str, Any] = {"mean": settings.mean, "temperature": settings.temperature}
-    rows = data.as_file(use.generate(model, params, key, settings.count, conditions, progress=True, **options))
+    rows = data.as_file(use.generate(model, params, key, count, conditions, progress=True, **options))
     files.write(out, rows)
     _report(out, rows)
 

@@ -75,6 +75,15 @@ def test_generate(folder):
     assert "warning: condition 'year' is 99, outside its range in training, from 7 to 9" in outside.stderr
 
 
+def test_a_row_is_drawn_for_each_row_of_conditions(folder):
+    birds = pl.read_csv(folder / "birds.csv")
+    out = folder / "given.csv"
+    run(folder, "generate", "--given", folder / "birds.csv", "--condition", "year=8", "--out", out)
+    rows = pl.read_csv(out)
+    assert rows["sex"].equals(birds["sex"])
+    assert set(rows["year"]) == {8}
+
+
 def test_encode(folder):
     run(folder, "encode", folder / "birds.parquet")
     encoded = pl.read_parquet(folder / "run" / "use" / "birds_encode.parquet")
@@ -138,6 +147,7 @@ REFUSED = {
     "generate RUN --condition sex=male --condition mass=3": "must be one of sex, year, got 'mass', which is modelled",
     "generate RUN --condition sex=male --out rows.npz": "--out must end in .csv or .parquet, got 'rows.npz'",
     "generate RUN --condition sex=male --count 0": "count",
+    "generate RUN --given whole.csv --condition sex=male --condition year=8": "--given must have a condition that",
     "generate nowhere": "run folder must hold a config.json",
     "encode RUN nowhere.csv": "nowhere.csv must be a .csv or .parquet file, got no such file",
     "encode RUN rows.npz": "rows.npz must be a table, .csv or .parquet, as the model was fitted to, got a .npz file",
