@@ -6,7 +6,7 @@ params, history, _ = cvae.fit(model, params, jax.random.key(1), x, {"label": lab
 terms = cvae.elbo(model, params, jax.random.key(2), x, {"label": label})  # nats, one value per example
 """
 
-from cvae import data, distributions, evaluation, networks, sweeps, use
+from cvae import data, distributions, evaluation, networks, schema, sweeps, use
 from cvae.conditions import (
     Condition,
     Continuous,
@@ -51,7 +51,8 @@ __all__ = [
     "LogNormal", "Missing", "Mixed", "NegativeBinomial", "Normal", "Optional", "Poisson", "Sweep", "Training",
     "Unconditional", "active_units", "contributions", "counterfactual", "data", "distributions", "elbo", "epochs",
     "evaluate", "evaluation", "fit", "impute", "iwae", "kl_divergence", "load", "log_likelihood", "log_weights", "make",
-    "masked", "networks", "over_examples", "reconstruct", "replace", "sample", "save", "setting", "sweeps", "use",
+    "masked", "networks", "over_examples", "reconstruct", "replace", "sample", "save", "schema", "setting",
+    "sweeps", "use",
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     python -m experiments.use generate runs/fit_diamonds --count 100 --condition cut=Ideal --condition carat=0.7
     python -m experiments.use encode runs/fit_diamonds diamonds.csv
     python -m experiments.use score runs/fit_diamonds diamonds.csv
-    python -m experiments.use impute runs/fit_penguins penguins.csv --completed --draws 20
+    python -m experiments.use impute runs/fit_penguins penguins.csv --draws 20
     python -m experiments.use counterfactual runs/fit_penguins penguins.csv --set sex=female
     python -m experiments.use predict runs/fit_penguins penguins.csv species
 
@@ -26,8 +26,8 @@ import tyro
 import cvae
 from cvae import checks, use
 from cvae.config import Architecture
-from cvae.rows import required
-from cvae.settings import Count, NonNegative, Seed, setting
+from cvae.rows import known, required
+from cvae.settings import Count, CountOrZero, NonNegative, Seed, setting
 from cvae.tables import SUFFIXES, read_table
 from experiments.harness import cli, files
 
@@ -94,10 +94,8 @@ class Impute(OfFile):
 
     samples: Count = field(default=500, kw_only=True)
     """importance samples per row"""
-    draws: Count = field(default=20, kw_only=True)
-    """completed copies of every row, with --completed"""
-    completed: bool = field(default=False, kw_only=True)
-    """write the completed copies too"""
+    draws: CountOrZero = field(default=0, kw_only=True)
+    """completed copies of every row to write too"""
 
 
 @setting
@@ -277,10 +275,10 @@ def score(settings: Score, out: Path, model: cvae.CVAE, params: Any, key: Any, d
 
 def impute(settings: Impute, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write the completed rows, the missing cells and, if wanted, completed copies."""
-    draws = settings.draws if settings.completed else 1
-    done = use.impute(model, params, key, data.x, data.c, num_draws=draws, num_samples=settings.samples, progress=True)
+    options: dict[str, Any] = {"num_draws": max(1, settings.draws), "num_samples": settings.samples}
+    done = use.impute(model, params, key, data.x, data.c, progress=True, **options)
     written = {out: data.as_file(done.rows), _beside(out, "cells"): done.cells}
-    if settings.completed:
+    if settings.draws > 0:
         written[_beside(out, "draws")] = data.as_file(done.draws)
     for path, part in written.items():
         files.write(path, part)
@@ -295,7 +293,12 @@ def counterfactual(
 ) -> None:
     """Write the rows under other conditions."""
     assert model.architecture is not None
-    conditions = _typed(model.architecture, assignments("--set", settings.changes))
+    changes = assignments("--set", settings.changes)
+    for name in changes:
+        checks.require(
+            name in model.architecture.condition.spec, "--set", f"name one of {known(model.architecture)}", name
+        )
+    conditions = _typed(model.architecture, changes)
     found = use.counterfactual(model, params, key, data.x, data.c, conditions, mean=settings.mean, progress=True)
     rows = found if out.suffix == ".png" else data.as_file(found)
     files.write(out, rows)

@@ -102,7 +102,7 @@ def test_score(folder):
 
 
 def test_impute(folder):
-    result = run(folder, "impute", folder / "birds.csv", "--draws", 3, "--samples", 50, "--completed")
+    result = run(folder, "impute", folder / "birds.csv", "--draws", 3, "--samples", 50)
     given, use_folder = pl.read_csv(folder / "birds.csv"), folder / "run" / "use"
     rows = pl.read_csv(use_folder / "birds_impute.csv")
     cells = pl.read_csv(use_folder / "birds_impute_cells.csv")
@@ -158,7 +158,7 @@ REFUSED = {
     "score RUN new.csv": "column 'sex' must be one of 'female', 'male', the values in the training rows, got",
     "impute RUN whole.csv": "x must have a missing cell in a modelled column, got none",
     "counterfactual RUN birds.csv": "conditions must change one of sex, year, got none",
-    "counterfactual RUN birds.csv --set wild=true": "must be one of sex, year, got 'wild', which is modelled",
+    "counterfactual RUN birds.csv --set wild=true": "--set must name one of sex, year, got wild",
     "predict RUN birds.csv wild": "column must be a label that the model is conditioned on, one of ['sex']",
 }
 
