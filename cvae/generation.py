@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -108,11 +109,13 @@ def counterfactual(
     batch_size: int = 500,
     progress: bool = False,
 ) -> np.ndarray:
-    """What examples would be under another condition: z ~ q(z | x, c), then x' ~ p(x' | z, c').
+    """What examples would be under another condition: z ~ q(z | x, c), then x' ~ p(x' | z', c').
 
-    With `mean=True` x' is the mean of p(x' | z, c') instead; with c' = c that is `reconstruct`. It answers "what if" as
-    far as z and c are independent causes of x: the model learns associations, and what depends on c in z itself (as it
-    may under a learned prior) is carried over.
+        z' = m(c') + s(c') (z - m(c)) / s(c),   p(z | c) = N(m(c), s(c)^2)
+
+    So z' is as usual under c' as z is under c, layer by layer in a hierarchy; under the prior N(0, I) it is z itself.
+    With `mean=True` x' is the mean of p(x' | z', c') instead; with c' = c that is `reconstruct`. It answers "what if"
+    as far as what remains of x without c is independent of c: the model learns associations.
 
     Shapes: x [N, *event], c and new_c of length N -> [N, *event], on the host.
     Raises: ValueError as `over_examples`.
@@ -120,22 +123,30 @@ def counterfactual(
     """
     checks.key("key", key)
     title = ("encode", "decode") if progress else (None, None)
-    z = over_examples(_encode_draw, model, params, key, x, c, batch_size=batch_size, progress=title[0])
+    noise = over_examples(_encode_noise, model, params, key, x, c, batch_size=batch_size, progress=title[0])
     moved, new_c = conditions_at_origin(model, new_c)
-    sizes = {len(z), *(len(values) for values in new_c.values())}
-    checks.require(len(sizes) == 1, "new_c", f"hold one entry per example of x, {len(z)}", sorted(sizes))
+    sizes = {len(noise), *(len(values) for values in new_c.values())}
+    checks.require(len(sizes) == 1, "new_c", f"hold one entry per example of x, {len(noise)}", sorted(sizes))
     decode_key = jax.random.fold_in(threefry(key), 1)
     decoded = over_examples(
-        _decode, moved._replace(architecture=None), params, decode_key, z, new_c,
+        _decode, moved._replace(architecture=None), params, decode_key, noise, new_c,
         batch_size=batch_size, progress=title[1], mean=mean,
     )  # fmt: skip
     return restored(model, decoded)
 
 
-def _encode_draw(model: CVAE, params: Params, key: Array, x: Array, c: Conditions) -> Array:
-    return model.encode(params, x, c).sample(key)
+def _encode_noise(model: CVAE, params: Params, key: Array, x: Array, c: Conditions) -> Array:
+    """A draw of the posterior in units of the prior, (z - m) / s."""
+    z = model.encode(params, x, c).sample(key)
+    prior = model.prior(params, c).conditional(z)
+    return (z - prior.mean) / prior.std
 
 
-def _decode(model: CVAE, params: Params, key: Array, z: Array, c: Conditions, *, mean: bool) -> Array:
+def _decode(model: CVAE, params: Params, key: Array, noise: Array, c: Conditions, *, mean: bool) -> Array:
+    prior = model.prior(params, c)
+    z = jnp.zeros_like(noise)
+    for _ in range(getattr(prior, "layers", 1)):  # each turn completes the layer below those that are right already
+        normal = prior.conditional(z)
+        z = normal.mean + normal.std * noise
     px = model.decode(params, z, c)
     return px.mean if mean else px.sample(key)
