@@ -55,7 +55,6 @@ from experiments.measures import baselines
 # Defaults for tables
 TABLE_STEPS = 5_000  # of training
 TABLE_ARCHITECTURE = cvae.Architecture(body="residual", hidden=(256, 256), latent_size=16)
-TABLE_LAYERS = 4  # of latents, where a condition gives the prior something to depend on
 TABLE_TRAINING = cvae.Training(
     batch_size=200, learning_rate=1e-3, schedule="warmup_cosine", clip_norm=10.0, ema_decay=0.999
 )
@@ -86,7 +85,6 @@ class Which(Input):
     """The options that decide the defaults of the others."""
 
     body: str | None = None
-    latent_size: Count = 16
     batch_size: CountOrZero = 0
 
 
@@ -132,8 +130,7 @@ def _table_preset(which: Which, data: UserData, fields: dict[str, Any]) -> Setti
     training = cvae.replace(TABLE_TRAINING, epochs=epochs, batch_size=batch, patience=max(10, epochs // 4))
     architecture = cvae.replace(TABLE_ARCHITECTURE, **_shapes(data))
     if data.condition.spec:  # there must be something for the prior to depend on
-        layers = 1 if which.latent_size % TABLE_LAYERS else TABLE_LAYERS
-        architecture = cvae.replace(architecture, prior="learned", latent_layers=layers)
+        architecture = cvae.replace(architecture, prior="learned")
     return Settings(**fields, architecture=architecture, training=training, samples=TABLE_SAMPLES)
 
 
