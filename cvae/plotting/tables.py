@@ -229,7 +229,7 @@ def by_group(panels: Sequence[Sequence[ByGroup]], title: str) -> Figure:
             words = None if isinstance(panel.groups, np.ndarray) else list(panel.groups)
             places = np.arange(len(words)) if words is not None else np.asarray(panel.groups, float)
             step = 0.12 if words is not None else 0.0
-            style: dict[str, Any] = {"capsize": 2, "elinewidth": 1, "markersize": 4.5}
+            style: dict[str, Any] = {"capsize": 2, "elinewidth": 1}
             line_style = "none" if words is not None else "-"
             for shift, colour, marker, name, (value, error) in (
                 (-step, GREY, "o", "test", panel.real),
@@ -237,7 +237,8 @@ def by_group(panels: Sequence[Sequence[ByGroup]], title: str) -> Figure:
             ):
                 axes.errorbar(
                     places + shift, value, 2 * error, fmt=marker, color=colour, linestyle=line_style, linewidth=1,
-                    markerfacecolor="white" if name == "test" else colour, label=name, **style,
+                    markerfacecolor="white" if name == "test" else colour, label=name,
+                    markersize=8 if name == "test" else 4.5, **style,  # seen around one that covers it
                 )  # fmt: skip
             plain(axes)
             if words is not None:
