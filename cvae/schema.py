@@ -24,6 +24,8 @@ from cvae.tables import read_table
 MOST_WORDS = 200  # different values of a column of words; more are taken for names or identifiers
 MOST_COUNTS = 100  # different values of a column of counts
 MOST_STEPS = 20  # different values of a column of whole numbers that is categorical
+MOST_LEVELS = 50  # different values of a column of other numbers that is categorical, in
+ROWS_A_LEVEL = 20  # so many rows for each of them, on average
 NEAR_0 = 10  # from here or below, counts start
 LEAST_SCATTER = 0.7  # variance over mean of counts; of a Poisson it is 1, of a negative binomial more
 MOST_DECIMALS = 6
@@ -266,6 +268,8 @@ def _kind_of_numbers(numbers: np.ndarray, different: int) -> tuple[Kind, str]:
             return "count", f"whole numbers {spread}"
         if different <= MOST_STEPS:
             return "categorical", f"{different} whole numbers {spread}"
+    elif different <= MOST_LEVELS and len(numbers) >= ROWS_A_LEVEL * different:
+        return "categorical", f"{different} different numbers {spread}"
     if low >= SMALLEST and high / low >= SKEWED:
         return "positive", f"{spread}, all positive"
     return "real", spread

@@ -51,6 +51,7 @@ def test_kinds_are_inferred_with_their_reasons():
 
 
 ONE = {
+    "levels": (RNG.choice([0.0, 3.25, 4.6], 60), "categorical", "3 different numbers from 0 to 4.6"),
     "year": (RNG.integers(2007, 2010, 50), "categorical", "3 whole numbers from 2007 to 2009"),
     "unix seconds": (1_700_000_000 + RNG.integers(0, 1200, 400), "real", "from 17000"),
     "grams": (RNG.integers(54, 126, 300) * 50, "real", "from 2700 to"),
