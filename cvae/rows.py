@@ -82,6 +82,8 @@ def condition_arrays(
     example = ", ".join(f"{name}={value}" for name, value in absent.items())
     checks.require(not absent, "conditions", f"be given for {list(absent)}, such as {example}", list(given) or "none")
     wanted = list(specs) if whole else list(given)
+    if not wanted:
+        return {}
     values = {name: given.get(name) for name in wanted}
     if schema is None:
         return {name: _array(name, architecture, count, value) for name, value in values.items()}
@@ -197,4 +199,5 @@ def like(given: Any, frame: pl.DataFrame) -> Rows:
     """The data frame as pandas' own if that was given."""
     if type(given).__module__.partition(".")[0] != "pandas":
         return frame
-    return type(given)({series.name: series.to_numpy() for series in frame})
+    index = {"index": given.index} if len(given) == len(frame) else {}
+    return type(given)({series.name: series.to_numpy() for series in frame}, **index)

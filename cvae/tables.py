@@ -69,7 +69,13 @@ def _read_csv(path: Path) -> pl.DataFrame:
         _check_widths(path)
     for column in table:
         _check_mixed(path, column)
-    return table
+    empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    return table.filter(~empty) if empty.any() and _has_blank_lines(path) else table
+
+
+def _has_blank_lines(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(not line.strip() for line in file)
 
 
 def _parse(path: Path) -> pl.DataFrame:
@@ -110,10 +116,20 @@ def _check_header(path: Path) -> None:
     """Refuse a file without a line of names, with a name twice, or with other separators than commas."""
     _, names = next(_lines(path), (0, []))
     checks.require(len(names) > 0, str(path), "start with a line of names", "an empty file")
+    numbers = all(map(_is_number, names))
+    checks.require(not numbers, str(path), "start with a line of names", f"the numbers {checks.shown(names)}")
     commas = len(names) > 1 or not any(separator in names[0] for separator in ";\t")
     checks.require(commas, str(path), "be separated by commas", f"the first line {names[0]!r}")
     twice = [name for number, name in enumerate(names) if name in names[:number]]
     checks.require(not twice, str(path), "have columns of different names", f"{twice[:1]} twice")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_widths(path: Path) -> None:

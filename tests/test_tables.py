@@ -103,7 +103,14 @@ def test_commas_inside_quotes_separate_no_fields(tmp_path):
         read_table(write(tmp_path, 'a,b\nx,1\n"y, z"\n'))
 
 
+def test_blank_lines_are_no_rows(tmp_path):
+    table = read_table(write(tmp_path, "a,b\n1,2\n\n3,\n\n"))
+    assert table.rows() == [(1, 2), (3, None)]
+    assert read_table(write(tmp_path, "a,b\n1,2\n,\n3,4\n")).height == 3
+
+
 BAD_FILES = {
+    "no names": ("1,2\n3,4\n", r"\.csv must start with a line of names, got the numbers \['1', '2'\]$"),
     "mixed": (
         "a,b\n1,2\n2,3\nx,4\n5,6\n",
         r"^column 'a' of .*\.csv must hold numbers only, or words only .*, got 'x' at row 2$",

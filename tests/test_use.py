@@ -196,10 +196,10 @@ def test_a_column_that_is_no_label_among_the_conditions_is_not_predicted(fitted)
 
 
 def test_pandas_gives_pandas(fitted):
-    frame = pd.DataFrame(table().to_dict(as_series=False))
+    frame = pd.DataFrame(table().to_dict(as_series=False), index=range(7, 7 + SIZE))
     for found in (use.encode(*fitted, frame), use.predict(*fitted, frame, column="sex", num_samples=2)):
         assert isinstance(found, pd.DataFrame)
-        assert len(found) == SIZE
+        assert found.index.equals(frame.index)
 
 
 def test_arrays_give_arrays(key):
@@ -234,3 +234,18 @@ def test_an_optional_label_is_predicted(key):
     assert found["probability"].shape == (BATCH, 3)
     again = use.predict(model, params, key, x, {"label": np.array([-1, 0, 2])}, num_samples=2)
     np.testing.assert_array_equal(again["probability"], found["probability"])
+
+
+def test_rows_of_an_unconditional_model_need_no_conditions():
+    found = schema.infer(table())
+    x, c = found.encode(table())
+    model = cvae.make(
+        cvae.Architecture((x.shape[1],), latent_size=2, hidden=(6,), likelihood=found.likelihood(x, c), schema=found)
+    )
+    assert use.generate(model, weights(model), jax.random.key(0), 5).columns == table().drop("id").columns
+
+
+def test_conditions_beside_a_table_are_refused(fitted):
+    model, params, key = fitted
+    with pytest.raises(ValueError, match="c must be {} or None beside a table, which holds it"):
+        cvae.evaluate(model, params, key, table(), {"sex": np.zeros(SIZE, int)})

@@ -117,6 +117,8 @@ def test_missing_cells_are_counted_wherever_they_are(tmp_path):
 
 REFUSED = {
     "no column": ({}, ["cot"], {}, "--condition must name one of id, age, .*, got 'cot'"),
+    "two roles": ({}, ["age"], {"optional": ("age",)}, "--optional must name another column .*, got 'age'"),
+    "two kinds": ({}, [], {"column": ("age=real", "age=count")}, "--column must give every column once, got 'age'"),
     "no kind": ({}, [], {"column": ("price=positiv",)}, "--column must be NAME=KIND .* among real, .*, got 'price="),
     "negative count": ({"visits": np.arange(N) - 3}, [], {"column": ("visits=count",)}, "0 on .*, got -3 at row 0"),
     "words": ({}, [], {"column": ("cut=real",)}, "column 'cut' must hold numbers to be real"),

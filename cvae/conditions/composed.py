@@ -61,9 +61,12 @@ class Optional(Condition):
 
         Shapes: c[name] [B] or [B, dim] -> [B, F + 1], for F features of the base.
         """
-        values, features = jnp.asarray(c[self.name]), self.base.encode(c).numbers
-        # Not what is NaN among the features of a label: one out of range stays NaN, which shows.
-        missing = (values == -1)[:, None] if self._is_label else jnp.isnan(features).any(axis=1, keepdims=True)
+        values = self.spec[self.name].cast(c[self.name])
+        where = np.where if isinstance(values, np.ndarray) else jnp.where
+        # Only a label of -1 is missing: one out of range stays NaN, which shows.
+        absent = values == -1 if self._is_label else np.isnan(values) if where is np.where else jnp.isnan(values)
+        features = self.base.encode({self.name: where(absent, values.dtype.type(0), values)}).numbers
+        missing = jnp.asarray(absent).reshape(len(values), -1).any(axis=1, keepdims=True)
         known = (~missing).astype(features.dtype)
         return numbers(jnp.concatenate([jnp.where(missing, 0, features), known], axis=1))
 

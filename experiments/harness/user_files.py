@@ -13,7 +13,7 @@ from cvae.schema import infer
 from experiments.harness.user_data import MOST_LISTED, Input
 
 KINDS = ("label", "continuous", "image")
-RESERVED = ("image", "observed", "shift")  # names that mean something else among conditions
+RESERVED = ("x", "image", "observed", "shift")  # names that mean something else among conditions
 
 Wanted = list[tuple[str, str]]  # the conditions as (kind, name)
 Arrays = dict[str, np.ndarray]

@@ -47,13 +47,22 @@ def load(options: Input) -> UserData:
 
 
 def _inferred(options: Input, table: pl.DataFrame) -> Schema:
-    kinds: dict[str, Kind] = {options.exposure: "positive"} if options.exposure else {}
+    kinds: dict[str, Kind] = {}
     for text in options.column:
         name, equals, kind = text.rpartition("=")
         rule = f"be NAME=KIND with a kind among {', '.join(get_args(Kind))}"
         checks.require(bool(name and equals) and kind in get_args(Kind), "--column", rule, repr(text))
+        checks.require(name not in kinds, "--column", "give every column once", f"{name!r} twice")
         kinds[name] = kind  # type: ignore[assignment]
-    roles = {"--condition": options.condition, "--optional": options.optional, "--column": tuple(kinds)}
+    exposure = () if options.exposure is None else (options.exposure,)
+    roles = {"--condition": options.condition, "--optional": options.optional, "--exposure": exposure}
+    given: dict[str, str] = {}
+    for option, names in roles.items():
+        for name in names:
+            checks.require(name not in given, option, "name another column than the other options", repr(name))
+            given[name] = option
+    checks.require(not kinds.keys() & set(exposure), "--exposure", "name a column without --column", options.exposure)
+    roles["--column"] = tuple(kinds)
     for option, names in roles.items():
         for name in names:
             checks.require(name in table.columns, option, f"name one of {', '.join(table.columns)}", repr(name))
@@ -84,7 +93,10 @@ def _as_trained(schema: Schema, table: pl.DataFrame, train: np.ndarray) -> Schem
             values = column.encode(table[column.name])[train]
             known = values[np.isfinite(values)]
             low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
-            changes = {} if column.is_label else {"low": low, "high": high}
+            changes = {"low": low, "high": high}
+            if column.is_label:
+                counts = np.bincount(known.astype(int), minlength=len(column.categories))
+                changes = {"counts": tuple(counts.tolist())}
             if low == high:
                 changes = {"kind": "omitted", "reason": "constant in the training part"}
         columns.append(replace(column, **changes))
