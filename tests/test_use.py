@@ -247,5 +247,5 @@ def test_rows_of_an_unconditional_model_need_no_conditions():
 
 def test_conditions_beside_a_table_are_refused(fitted):
     model, params, key = fitted
-    with pytest.raises(ValueError, match="c must be {} or None beside a table, which holds it"):
+    with pytest.raises(ValueError, match=r"c must be \{\} or None beside a table, which holds it"):
         cvae.evaluate(model, params, key, table(), {"sex": np.zeros(SIZE, int)})
