@@ -64,7 +64,7 @@ def impute_cvae(incomplete: pl.DataFrame, schema: Schema, seed: int) -> np.ndarr
         path, out = Path(folder) / "incomplete.csv", Path(folder) / "run"
         incomplete.write_csv(path)
         kinds = [text for column in schema.columns for text in ("--column", f"{column.name}={column.kind}")]
-        fit = ["--data", str(path), *kinds, "--test", "0.05", "--seed", str(seed), "--out", str(out)]
+        fit = ["--data", str(path), *kinds, "--test", "0.05", "--no-figures", "--seed", str(seed), "--out", str(out)]
         call([sys.executable, "-m", "experiments.fit", *fit])
         model, params = cvae.load(out)
         rows = cvae.use.impute(model, params, jax.random.key(seed), incomplete, num_samples=200).rows

@@ -104,7 +104,19 @@ def draw_cvae(table: Table, train: Path, drawn: Path, seed: int) -> None:
     """Fit by `experiments.fit`, and draw a row for the categories of every training row by `experiments.use`."""
     run = drawn.with_suffix("")
     conditions = [argument for name in table.categories for argument in ("--condition", name)]
-    fit = ["fit", "--data", str(train), *conditions, "--test", "0.05", "--seed", str(seed), "--out", str(run)]
+    fit = [
+        "fit",
+        "--data",
+        str(train),
+        *conditions,
+        "--test",
+        "0.05",
+        "--no-figures",
+        "--seed",
+        str(seed),
+        "--out",
+        str(run),
+    ]
     use = ["use", "generate", str(run), "--given", str(train), "--seed", str(seed), "--out", str(drawn)]
     for name, *arguments in (fit, use):
         call([sys.executable, "-m", f"experiments.{name}", *arguments])

@@ -53,7 +53,7 @@ from experiments.harness.user_figures import figures
 from experiments.measures import baselines
 
 # Defaults for tables
-TABLE_STEPS = 5_000  # of training
+TABLE_STEPS = (3_500, 6_000)  # of training: the first for small tables, the second for those of 60,000 rows and more
 TABLE_ARCHITECTURE = cvae.Architecture(body="residual", hidden=(256, 256), latent_size=16)
 TABLE_TRAINING = cvae.Training(
     batch_size=200, learning_rate=1e-3, schedule="warmup_cosine", clip_norm=10.0, ema_decay=0.999
@@ -126,7 +126,8 @@ def _table_preset(which: Which, data: UserData, fields: dict[str, Any]) -> Setti
     """The settings that are the defaults for a table."""
     count = len(data.train[0])
     batch = which.batch_size or max(1, min(TABLE_TRAINING.batch_size, count // 10))
-    epochs = min(500, max(2, round(TABLE_STEPS * batch / count)))
+    steps = min(max(count // 10, TABLE_STEPS[0]), TABLE_STEPS[1])
+    epochs = min(500, max(2, round(steps * batch / count)))
     training = cvae.replace(TABLE_TRAINING, epochs=epochs, batch_size=batch, patience=max(10, epochs // 4))
     architecture = cvae.replace(TABLE_ARCHITECTURE, **_shapes(data))
     if data.condition.spec:  # there must be something for the prior to depend on

