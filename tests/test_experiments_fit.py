@@ -312,9 +312,9 @@ def test_defaults_of_a_table_are_a_residual_network_and_a_learned_prior(people):
     architecture, training = settings.architecture, settings.training
     assert (architecture.body, architecture.prior, architecture.hidden) == ("residual", "learned", (256, 256))
     assert (training.batch_size, training.schedule, training.ema_decay) == (120, "warmup_cosine", 0.999)
-    assert training.epochs == 500  # fewer steps than usual: the table is small
+    assert training.epochs == fit.TABLE_STEPS[0] * 120 // 1200
     large = cvae.replace(which, batch_size=3)
-    assert fit.preset(large, fit.load(large)).training.epochs == fit.TABLE_STEPS // (1200 // 3)
+    assert fit.preset(large, fit.load(large)).training.epochs == round(fit.TABLE_STEPS[0] * 3 / 1200)
     plain = fit.Which(data=people / "people.csv")
     assert fit.preset(plain, fit.load(plain)).architecture.prior == "standard"
 
