@@ -96,6 +96,10 @@ class Column:
         numbers = (values.cast(pl.String) if is_text else values).cast(pl.Float64, strict=False)
         self._require_all(numbers.is_not_null(), f"hold numbers to be {self.kind}", values)
         self._require_all(numbers.is_finite() & (numbers.abs() < LARGEST), "hold finite numbers", values)
+        if values.dtype.is_integer():
+            exact = numbers.cast(values.dtype, strict=False) == values
+            rule = f"hold integers up to 2^53, beyond which floats skip some (or be omitted, {self._option('omitted')})"
+            self._require_all(exact, rule, values)
         if self.kind == "positive":
             self._require_all(numbers >= SMALLEST, f"hold numbers above 0 (or be real, {self._option('real')})", values)
         if self.kind == "count":

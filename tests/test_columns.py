@@ -74,6 +74,7 @@ def test_numbers_written_as_words_are_numbers():
 
 CUT = Column("cut", "categorical", categories=("Fair", "Good", "Ideal"), dtype="String")
 BAD_VALUES = {
+    "huge": (Column("id", "real"), [1, 2**53 + 1], r"hold integers up to 2\^53, .*, got 9007199254740993 at row 1$"),
     "unseen": (
         CUT,
         ["Good", None, "Best"],

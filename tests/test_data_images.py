@@ -34,6 +34,15 @@ def test_images_are_read_by_name_grey_or_rgb(tmp_path):
     assert read_images(tmp_path / "photos")[0].mean() == pytest.approx(100, abs=2)
 
 
+def test_a_photograph_stands_as_its_camera_did(tmp_path):
+    (tmp_path / "photos").mkdir()
+    lying, exif = Image.fromarray(pixels(4, 3)), Image.Exif()
+    exif[274] = 6  # the tag of the orientation: turned by a quarter
+    lying.save(tmp_path / "photos" / "a.png", exif=exif)
+    images = read_images(tmp_path / "photos")[0]
+    np.testing.assert_array_equal(images[0, ..., 0], np.rot90(np.asarray(lying), -1))
+
+
 def test_the_rows_of_the_table_decide_which_and_in_which_order(tmp_path):
     images = {f"{k}.png": pixels(2, 2) for k in "abc"}
     folder = folder_of(tmp_path / "few", images, "age,name\n3,c.png\n4,a.png\n")
@@ -51,6 +60,7 @@ REFUSED = {
     "transparent": ({"a.png": pixels(2, 2, 4)}, None, "a.png must be grey or RGB with 8 bits.*got mode RGBA"),
     "16 bits": ({"a.png": pixels(2, 2).astype(np.uint16) * 200}, None, "be grey or RGB with 8 bits.*got mode I;16"),
     "no names": ({"a.png": pixels(2, 2)}, "x,y\n1,2\n", "must have a column with the names .*such as a.png"),
+    "twice": ({"a.png": pixels(2, 2)}, "f,y\na.png,2\na.png,3\n", "every image once in .f., got .a.png. twice"),
     "absent": ({"a.png": pixels(2, 2)}, "f,y\na.png,2\nb.png,3\n", "in every row of 'f', got 'b.png' at row 1"),
 }  # fmt: skip
 

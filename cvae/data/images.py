@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cvae import checks
 from cvae.tables import read_table
@@ -58,6 +58,9 @@ def _names(path: Path, table: pl.DataFrame, files: list[str]) -> list[str]:
     row = absent.arg_max() or 0
     rule = f"name a file of the folder in every row of {name!r}"
     checks.require(not absent.any(), str(path / LABELS), rule, f"{words[name][row]!r} at row {row}")
+    twice = words[name].filter(words[name].is_duplicated())
+    rule = f"name every image once in {name!r}"
+    checks.require(len(twice) == 0, str(path / LABELS), rule, f"{twice.first()!r} twice")
     return words[name].to_list()
 
 
@@ -66,7 +69,8 @@ def _read(path: Path, shape: tuple[int, ...] | None) -> np.ndarray:
     try:
         with Image.open(path) as image:
             mode = image.mode
-            pixels = np.asarray(image.convert(MODES[mode])) if mode in MODES else None
+            upright = ImageOps.exif_transpose(image)  # cameras store photographs lying, with a note how they stood
+            pixels = np.asarray(upright.convert(MODES[mode])) if mode in MODES else None
     except Exception as error:  # a damaged file raises nearly anything
         reason = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(f"{path} must be a readable image, got {type(error).__name__}: {reason}") from None
