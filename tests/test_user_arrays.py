@@ -79,7 +79,7 @@ REFUSED = {
     "x labels=digit": "--condition must be of a kind among label, continuous, image, got 'labels=digit'",
     "x label=digit continuous=digit": "must name every array once, got 'digit' twice",
     "x continuous=x": "--condition must name another array than --x",
-    "x continuous=shift": "must name an array other than image, observed, shift",
+    "x continuous=shift": "must name an array other than x, image, observed, shift",
     "x label=digits": "must name an array of .*mine.npz, one of x, .*, got label=digits",
     "x label=short": "'short' must hold one entry per example of 'x', 40 of them, got 39",
     "x label=age": r"float64 of shape \(40,\) with fractions \(numbers\? use continuous=",
