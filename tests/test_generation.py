@@ -125,7 +125,9 @@ def test_a_counterfactual_under_the_same_condition_is_the_reconstruction(layers,
         one = {name: values[row : row + 1] for name, values in c.items()}
         row_key = jax.random.fold_in(threefry(key), row)
         expected = cvae.reconstruct(model, params, row_key, x[row : row + 1], one)
-        np.testing.assert_allclose(found[row], expected[0], rtol=1e-4, atol=1e-6)
+        # Of a hierarchy z is computed anew from its noise, and rounds differently: by float32, at probabilities near 0.
+        rounding = 0 if layers == 1 else 4 * np.finfo(np.float32).eps
+        np.testing.assert_allclose(found[row], expected[0], rtol=1e-5, atol=rounding)
 
 
 def test_conditions_of_another_length_are_refused(labelled, key):
