@@ -190,6 +190,20 @@ def test_the_latents_of_mnist_are_a_small_file(tmp_path):
     assert pdf.stat().st_size < 1_200_000
 
 
+def test_colours_of_a_legend_beside_a_colour_bar_are_those_of_the_figure(tmp_path):
+    """The image of 256 colours has each class's own colour, nearer to it than any other class's is."""
+    points, words = RNG.normal(size=(3000, 2)), ["a", "b", "c", "d", "e"]
+    conditions = {"age": (points[:, 0], ()), "kind": (np.arange(3000.0) % 5, words)}
+    figure = plotting.latent_plane(points, conditions, ("one", "two"), "a title")
+    legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend())
+    colours = 255 * np.array([handle.get_facecolor()[0, :3] for handle in legend.legend_handles])
+    png, _ = plotting.save(figure, tmp_path / "plane")
+    pixels = np.unique(np.asarray(Image.open(png).convert("RGB")).reshape(-1, 3), axis=0)
+    nearest = np.linalg.norm(colours[:, None] - pixels, axis=-1).min(axis=1)
+    apart = np.linalg.norm(colours[:, None] - colours, axis=-1) + np.diag(np.full(5, np.inf))
+    assert np.all(nearest < apart.min(axis=1) / 4), nearest
+
+
 def test_the_latent_plane_is_coloured_by_each_condition():
     points, codes = RNG.normal(size=(90, 2)), np.arange(90.0) % 12
     words = [f"class {k}" for k in range(12)]

@@ -119,7 +119,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> tuple[Path, Path]:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=RESOLUTION)
     page = Image.open(buffer).convert("RGB")
-    page.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+    # By coverage: by the median cut, the few pixels of a legend take the colours of the many of a colour bar.
+    page.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
         png, optimize=True, dpi=(RESOLUTION, RESOLUTION)
     )
     with matplotlib.rc_context({"pdf.fonttype": 42}):
