@@ -287,7 +287,7 @@ def test_more_epochs_go_on_where_the_schedule_is_constant(tmp_path, capsys):
 
 BAD_TABLES = {
     "ragged": ("a,b\n1,2\n3,4,5\n", "must have 2 fields in every line, as in the line of names, got 3 in line 3"),
-    "binary": ("\0\1\2", "error: "),
+    "binary": ("\0\1\2", "error: the table must have columns and rows, got shape (0, 1)"),
     "mixed": ("a,b\n" + "1,2\n" * 20 + "x,3\n", "column 'a' of bad.csv must hold numbers only, or words only"),
     "empty": ("", "bad.csv must start with a line of names, got an empty file"),
     "constant": ("a,b\n" + "1,2\n" * 30, "columns must be modelled, one at least, got none"),

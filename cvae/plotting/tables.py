@@ -82,15 +82,15 @@ def _histograms(axes: Axes, real: np.ndarray, drawn: np.ndarray) -> None:
 def _bars(axes: Axes, real: np.ndarray, drawn: np.ndarray, words: Sequence[str]) -> None:
     """Frequencies of categories, of the most frequent if there are many."""
     shares = [np.bincount(values.astype(int), minlength=len(words)) / max(len(values), 1) for values in (real, drawn)]
-    kept = np.sort(np.argsort(-shares[0], kind="stable")[:MOST_BARS])
-    places = np.arange(len(kept))
-    axes.bar(places, shares[0][kept], 0.8, color=REAL, label="test")
-    axes.bar(places, shares[1][kept], 0.8, fill=False, edgecolor=PALETTE[0], linewidth=1.4, label="generated")
-    shown = [words[k] if len(words[k]) <= MOST_LETTERS else f"{words[k][: MOST_LETTERS - 1]}…" for k in kept]
+    frequent = np.sort(np.argsort(-shares[0], kind="stable")[:MOST_BARS])
+    places = np.arange(len(frequent))
+    axes.bar(places, shares[0][frequent], 0.8, color=REAL, label="test")
+    axes.bar(places, shares[1][frequent], 0.8, fill=False, edgecolor=PALETTE[0], linewidth=1.4, label="generated")
+    shown = [words[k] if len(words[k]) <= MOST_LETTERS else f"{words[k][: MOST_LETTERS - 1]}…" for k in frequent]
     crowded = sum(map(len, shown)) + 2 * len(shown) > MOST_WIDTH
     axes.set_xticks(places, shown, rotation=90 if crowded else 0)
-    if len(kept) < len(words):
-        axes.set_xlabel(f"{len(kept)} of {len(words):,} categories", fontsize=TICK)
+    if len(frequent) < len(words):
+        axes.set_xlabel(f"{len(frequent)} of {len(words):,} categories", fontsize=TICK)
 
 
 def _variation(a: np.ndarray, b: np.ndarray) -> float:

@@ -65,8 +65,8 @@ def groups(values: np.ndarray, column: Column) -> tuple[list[np.ndarray], list[s
     known = np.flatnonzero(np.isfinite(values))
     if column.is_label:
         frequent = np.argsort(-np.bincount(values[known].astype(int), minlength=len(column.categories)), kind="stable")
-        kept = [k for k in np.sort(frequent[:MOST_GROUPS]) if (values == k).sum() >= LEAST]
-        return [np.flatnonzero(values == k) for k in kept], [column.categories[k] for k in kept]
+        shown = [k for k in np.sort(frequent[:MOST_GROUPS]) if (values == k).sum() >= LEAST]
+        return [np.flatnonzero(values == k) for k in shown], [column.categories[k] for k in shown]
     edges = np.unique(np.quantile(values[known], np.linspace(0, 1, GROUPS + 1)))
     number = np.clip(np.searchsorted(edges, values[known], side="right") - 1, 0, max(len(edges) - 2, 0))
     rows = [known[number == k] for k in range(max(len(edges) - 1, 1))]
