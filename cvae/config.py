@@ -121,6 +121,8 @@ class Training:
     """probability that a training image is moved"""
     drop_block_prob: Fraction = 0.0
     """probability that a block of what is observed is left out of a training example's condition"""
+    hide_prob: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """probability that an element of x is hidden in training, as if missing: so that it can be imputed later"""
     frozen: tuple[str, ...] = ()
     """names of parts of the parameters that are not trained, such as guess"""
 

@@ -138,6 +138,9 @@ def prepare(
     size, batch = x.shape[0], training.batch_size
     checks.require(size >= batch, "batch_size", f"be at most the number of examples ({size})", batch)
     checks.require(training.shift == 0 or x.ndim == 4, "shift", "be 0 where x is no image (H, W, C)", training.shift)
+    if training.hide_prob > 0 and model.architecture is not None:
+        can_hide = model.architecture.likelihood.spec(model.architecture.event_shape).missing
+        checks.require(can_hide, "hide_prob", "be 0 unless the likelihood is a cvae.Missing", training.hide_prob)
     missing = sorted(set(training.frozen) - names)
     checks.require(not missing, "frozen", f"name parts of the parameters, {list(names)}", missing)
     checks.require(

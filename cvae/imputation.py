@@ -87,7 +87,7 @@ def _check_model(model: CVAE) -> None:
     checks.require(not image, "model", rule, condition)
     if model.architecture is not None:
         spec = model.architecture.likelihood.spec(model.architecture.event_shape)
-        rule = "have a likelihood cvae.Missing (fit it to examples of which some elements are missing)"
+        rule = "have a likelihood cvae.Missing (fit it to examples with missing elements, or with a hide_prob)"
         checks.require(spec.missing, "model", rule, checks.shown(type(model.architecture.likelihood).__name__))
 
 

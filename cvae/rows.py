@@ -60,7 +60,9 @@ def examples(
     assert array is not None
     if not architecture.likelihood.spec(architecture.event_shape).missing and np.isnan(array).any():
         row, number = np.argwhere(np.isnan(array))[0]
-        rule = "hold no missing cell (the table that the model was fitted to had none)"
+        rule = (
+            "hold no missing cell (the table that the model was fitted to had none: fit it again with --hide-prob 0.2)"
+        )
         checks.require(False, f"column {schema.modelled[number].name!r}", rule, f"one at row {row}")
     return array, c
 

@@ -141,7 +141,9 @@ def _shapes(data: UserData) -> dict[str, Any]:
 
 def models(settings: Settings, data: UserData) -> dict[str, cvae.Architecture]:
     """One model."""
-    fields = _shapes(data) | {"likelihood": data.likelihood, "schema": data.schema}
+    hides = settings.training.hide_prob > 0 and not isinstance(data.likelihood, cvae.Missing)
+    likelihood = cvae.Missing(data.likelihood) if hides else data.likelihood
+    fields = _shapes(data) | {"likelihood": likelihood, "schema": data.schema}
     name = "cvae" if data.condition.spec else "vae"
     return {name: cvae.replace(settings.architecture, **fields)}
 

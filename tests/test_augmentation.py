@@ -157,6 +157,14 @@ def test_dropped_blocks_leave_x_alone(key):
     assert np.all((dropped >= 0.04) & (dropped <= 0.16))  # a fifth to two fifths of either side
 
 
+def test_hidden_elements_are_nan_and_the_others_as_they_were(key):
+    x = np.arange(8000.0, dtype=np.float32).reshape(2000, 4)
+    seen, _ = augmented(cvae.Unconditional(), key, x, {}, hide_prob=0.3)
+    hidden = np.isnan(seen)
+    np.testing.assert_array_equal(np.asarray(seen)[~hidden], x[~hidden])
+    assert np.all(np.abs(hidden.mean(axis=0) - 0.3) < 5 * np.sqrt(0.21 / 2000))
+
+
 def test_the_same_arguments_give_the_same_function():
     """So that what was compiled with it is used again."""
     assert augmentation(cvae.Label(5), DYNAMIC) is augmentation(cvae.Label(5), cvae.Training(binarization="dynamic"))

@@ -511,6 +511,7 @@ FIELDS = {
         "ema_decay": st.floats(0, 1, exclude_max=True),
         "objective": st.sampled_from(("elbo", "iwae")),
         "binarization": st.sampled_from(("none", "dynamic", "static")),
+        "hide_prob": st.floats(0, 0.99),
         "frozen": st.lists(NAMES, max_size=3),
     },
     "Sweep": {

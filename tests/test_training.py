@@ -202,6 +202,10 @@ BAD_ARGUMENTS = {
         {"training": replace(SETTINGS, patience=2)},
         "patience must be None without validation examples, got 2",
     ),
+    "hide_prob": (
+        {"training": replace(SETTINGS, hide_prob=0.2)},
+        "hide_prob must be 0 unless the likelihood is a cvae.Missing, got 0.2",
+    ),
     "frozen": (
         {"training": replace(SETTINGS, frozen=("body",))},
         r"frozen must name parts of the parameters, \['decoder', 'encoder'\], got \['body'\]",

@@ -28,7 +28,8 @@ def augmentation(condition: Condition, training: Training = Training()) -> Augme
     In this order: images moved by `shift` pixels with probability `shift_prob`, and the images in c with them (a
     condition named "shift" is given how far, so that what is learned of moved images does not spill over to others,
     Jun et al. 2020); pixels drawn 0 or 1 if `binarization` is dynamic; the condition's own `augment`, such as masks
-    drawn anew; and `drop_block_prob` (Sohn, Lee and Yan 2015).
+    drawn anew; `drop_block_prob` (Sohn, Lee and Yan 2015); and elements of x made NaN with
+    probability `hide_prob`.
 
     The same arguments give the same function, so what was compiled with it is found again.
     """
@@ -51,6 +52,9 @@ def augmentation(condition: Condition, training: Training = Training()) -> Augme
         c = condition.augment(condition_key, x, c)
         if training.drop_block_prob > 0:
             c = condition.drop_block(block_key, c, training.drop_block_prob)
+        if training.hide_prob > 0:
+            hidden = jax.random.bernoulli(jax.random.fold_in(key, 4), np.float32(training.hide_prob), x.shape)
+            x = jnp.where(hidden, jnp.nan, x)
         return x, c
 
     return augment
