@@ -36,6 +36,7 @@ from cvae.likelihoods import (
     Missing,
     NegativeBinomial,
     Normal,
+    PointMass,
     Poisson,
 )  # fmt: skip
 from cvae.model import CVAE, make, masked
@@ -48,11 +49,11 @@ __version__ = "0.2.0"
 __all__ = [
     "CVAE", "Architecture", "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "Condition", "Continuous",
     "ContinuousBernoulli", "DiscretizedLogistic", "Elbo", "Exposure", "Features", "Image", "Label", "Likelihood",
-    "LogNormal", "Missing", "Mixed", "NegativeBinomial", "Normal", "Optional", "Poisson", "Sweep", "Training",
-    "Unconditional", "active_units", "contributions", "counterfactual", "data", "distributions", "elbo", "epochs",
-    "evaluate", "evaluation", "fit", "impute", "iwae", "kl_divergence", "load", "log_likelihood", "log_weights", "make",
-    "masked", "networks", "over_examples", "reconstruct", "replace", "sample", "save", "schema", "setting",
-    "sweeps", "use",
+    "LogNormal", "Missing", "Mixed", "NegativeBinomial", "Normal", "Optional", "PointMass", "Poisson", "Sweep",
+    "Training", "Unconditional", "active_units", "contributions", "counterfactual", "data", "distributions", "elbo",
+    "epochs", "evaluate", "evaluation", "fit", "impute", "iwae", "kl_divergence", "load", "log_likelihood",
+    "log_weights", "make", "masked", "networks", "over_examples", "reconstruct", "replace", "sample", "save",
+    "schema", "setting", "sweeps", "use",
 ]  # fmt: skip
 
 

@@ -50,6 +50,8 @@ class Column:
     """largest value in the training part"""
     role: Role = "modelled"
     """whether it is modelled, or conditioned on"""
+    point_mass: float | None = None
+    """a value that many rows share at the end of the range, and that has a probability of its own"""
     counts: tuple[int, ...] = ()
     """how many rows of the training part have each of the categories"""
 
@@ -101,7 +103,10 @@ class Column:
             rule = f"hold integers up to 2^53, beyond which floats skip some (or be omitted, {self._option('omitted')})"
             self._require_all(exact, rule, values)
         if self.kind == "positive":
-            self._require_all(numbers >= SMALLEST, f"hold numbers above 0 (or be real, {self._option('real')})", values)
+            at_mass = numbers == (self.point_mass if self.point_mass is not None else math.inf)
+            self._require_all(
+                (numbers >= SMALLEST) | at_mass, f"hold numbers above 0 (or be real, {self._option('real')})", values
+            )
         if self.kind == "count":
             rule = f"hold whole numbers from 0 on (or be real, {self._option('real')})"
             self._require_all((numbers >= 0) & (numbers == numbers.round(0)), rule, values)
@@ -137,7 +142,7 @@ class Column:
         if self.decimals is not None:
             numbers = np.round(numbers, self.decimals)
             if self.kind == "positive":  # rounding must not give 0
-                numbers = np.maximum(numbers, 10.0**-self.decimals)
+                numbers = np.where(numbers == self.point_mass, numbers, np.maximum(numbers, 10.0**-self.decimals))
         dtype = DTYPES[self.dtype]
         if dtype.is_integer():
             limits = np.iinfo(self.dtype.lower())

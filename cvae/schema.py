@@ -17,7 +17,18 @@ from cvae import checks
 from cvae.checks import SMALLEST
 from cvae.columns import DTYPES, Column, Kind, Role, as_words, listed
 from cvae.conditions import Condition, Continuous, Exposure, Label, Mixed, Optional, Unconditional
-from cvae.likelihoods import Bernoulli, Categorical, Columns, Likelihood, LogNormal, Missing, NegativeBinomial, Normal
+from cvae.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Columns,
+    Likelihood,
+    LogNormal,
+    Missing,
+    NegativeBinomial,
+    Normal,
+    PointMass,
+)  # fmt: skip
+from cvae.likelihoods.real import LEAST_LOG_SCALE
 from cvae.settings import setting
 from cvae.tables import read_table
 
@@ -30,6 +41,7 @@ NEAR_0 = 10  # from here or below, counts start
 LEAST_SCATTER = 0.7  # variance over mean of counts; of a Poisson it is 1, of a negative binomial more
 MOST_DECIMALS = 6
 NEARLY = 0.95  # share of the values of a column that have as many decimals as its draws
+MASS, MASS_ROWS = 0.1, 10  # share and number of rows at an end of a range from which it has a probability of its own
 SKEWED = 10.0  # ratio of the largest to the smallest value from which a positive column is on a log scale
 
 
@@ -107,14 +119,15 @@ class Schema:
         """The likelihood of x, each column by its kind, fitted to the training rows that `encode` gives.
 
         Real columns are Normal, positive ones log-normal, counts negative binomial, two-valued ones Bernoulli, others
-        categorical; `Missing` if a cell is missing.
+        categorical; a value at the end of the range that many rows share is a `PointMass`; `Missing` if a cell is
+        missing.
         """
         exposure = next((c[column.name] for column in self.conditions if column.role == "exposure"), 1.0)
-        groups: dict[tuple[Kind, int], list[int]] = {}
+        groups: dict[Any, list[int]] = {}
         for number, column in enumerate(self.modelled):
-            groups.setdefault((column.kind, len(column.categories)), []).append(number)
+            groups.setdefault((column.kind, len(column.categories), column.point_mass is None), []).append(number)
         parts = [
-            _likelihood(kind, num_classes, x[:, numbers], exposure) for (kind, num_classes), numbers in groups.items()
+            _likelihood([self.modelled[k] for k in numbers], x[:, numbers], exposure) for numbers in groups.values()
         ]
         columns = Columns(tuple(parts), tuple(tuple(numbers) for numbers in groups.values()))
         return Missing(columns) if np.isnan(x).any() else columns
@@ -150,14 +163,16 @@ def _condition(column: Column, values: np.ndarray) -> Condition:
     return Optional(part) if column.role == "optional condition" else part
 
 
-def _likelihood(kind: Kind, num_classes: int, x: np.ndarray, exposure: Any) -> Likelihood:
-    if kind == "real":
-        return Normal.fitted(x)
-    if kind == "positive":
-        return LogNormal.fitted(x)
-    if kind == "count":
+def _likelihood(columns: list[Column], x: np.ndarray, exposure: Any) -> Likelihood:
+    """The likelihood of columns of one kind."""
+    first = columns[0]
+    if first.kind == "count":
         return NegativeBinomial.fitted(x, exposure)
-    return Bernoulli() if kind == "binary" else Categorical(num_classes)
+    if first.is_label:
+        return Bernoulli() if first.kind == "binary" else Categorical(len(first.categories))
+    family = LogNormal if first.kind == "positive" else Normal
+    masses = tuple(column.point_mass for column in columns if column.point_mass is not None)
+    return PointMass(family.fitted(np.where(x == masses, np.nan, x)), masses) if masses else family.fitted(x)
 
 
 # Inference
@@ -221,11 +236,22 @@ def _infer(values: pl.Series, wanted: Kind | None, role: Role) -> Column:
         words = as_words(known)
         counts = tuple(int((words == category).sum()) for category in categories)
         return Column(name, kind, reason, dtype, categories, role=role, counts=counts)
-    column = Column(name, kind, reason, dtype if known.dtype.is_numeric() else "Float64", role=role)
-    numbers = column.encode(values)
-    numbers = numbers[~np.isnan(numbers)]
+    dtype = dtype if known.dtype.is_numeric() else "Float64"
+    numbers = Column(name, "real", dtype=dtype).encode(known)
+    mass = _point_mass(numbers) if kind != "count" and role != "exposure" else None
     low, high = float(numbers.min()), float(numbers.max())
-    return Column(name, kind, reason, column.dtype, (), _decimals(numbers), low, high, role)
+    column = Column(name, kind, reason, dtype, (), _decimals(numbers), low, high, role, mass)
+    column.encode(values)  # refuses values that are not of its kind
+    return column
+
+
+def _point_mass(numbers: np.ndarray) -> float | None:
+    """The end of the range that so many values equal that it has a probability of its own, as 0 for no income."""
+    count, value = max(((numbers == end).sum(), float(end)) for end in (numbers.min(), numbers.max()))
+    others = numbers[numbers != value]
+    # Digits of the others must survive in float32, which is not moved to the origin here.
+    varied = len(others) > 0 and others.std() > LEAST_LOG_SCALE * np.abs(others).max()
+    return value if count >= max(MASS_ROWS, MASS * len(numbers)) and varied else None
 
 
 def _categories(values: pl.Series) -> tuple[str, ...]:
@@ -270,8 +296,12 @@ def _kind_of_numbers(numbers: np.ndarray, different: int) -> tuple[Kind, str]:
             return "categorical", f"{different} whole numbers {spread}"
     elif different <= MOST_LEVELS and len(numbers) >= ROWS_A_LEVEL * different:
         return "categorical", f"{different} different numbers {spread}"
-    if low >= SMALLEST and high / low >= SKEWED:
-        return "positive", f"{spread}, all positive"
+    mass, others = _point_mass(numbers), numbers
+    if mass is not None:
+        others = numbers[numbers != mass]
+        spread += f", {mass:g} in {1 - len(others) / len(numbers):.0%} of rows"
+    if others.min() >= SMALLEST and others.max() / others.min() >= SKEWED and (mass is None or mass >= 0):
+        return "positive", f"{spread}, all {'others ' * (mass == 0)}positive"
     return "real", spread
 
 

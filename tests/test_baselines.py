@@ -89,3 +89,19 @@ def test_the_density_of_known_cells_is_the_marginal():
         multivariate_normal.logpdf([0.3, 1.0], *gaussian), norm.logpdf(1.5, 2, 1), norm.logpdf(0.2, 1, 2**0.5), 0
     ]  # fmt: skip
     np.testing.assert_allclose(baselines.gaussian_log_density(gaussian, rows), expected)
+
+
+def test_a_point_mass_is_a_frequency_and_the_rest_a_gaussian():
+    column = Column("b", "positive", point_mass=0.0)
+    (train, f_train), (test, f_test) = linear(20_000), linear(9)
+    zero = RNG.random(len(train)) < 0.25
+    train[zero, 1], test[:2, 1], test[2, 1] = 0, 0, np.nan
+    log, share = np.log(train[~zero, 1]), (zero.sum() + 1) / (len(train) + 2)
+    marginal = np.log(1 - share) + lognorm.logpdf(np.maximum(test[:, 1], 1e-9), log.std(), scale=np.exp(log.mean()))
+    marginal[:2], marginal[2] = np.log(share), 0
+    np.testing.assert_allclose(baselines.independent(train[:, 1:], test[:, 1:], (column,)), marginal)
+    found = baselines.linear_gaussian(train, test, (REAL, column), (f_train, f_test))
+    assert np.isfinite(found).all()
+    residual = test[:, 0] - (1.5 * f_test[:, 0] + 2)
+    np.testing.assert_allclose(found[:2], np.log(share) + norm.logpdf(residual[:2], 0, 1), atol=0.1)
+    np.testing.assert_allclose(found[2], norm.logpdf(residual[2], 0, 1), atol=0.1)

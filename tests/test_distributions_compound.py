@@ -17,6 +17,7 @@ from cvae.distributions import (
     Missing,
     NegativeBinomial,
     Normal,
+    PointMass,
     Poisson,
     Standardized,
 )
@@ -219,3 +220,27 @@ BAD = {
 def test_rows_outside_the_support_are_refused(distribution, x, message):
     with pytest.raises(ValueError, match=message):
         distribution.log_prob(x)
+
+
+def test_a_point_mass_and_the_density_elsewhere_add_up_to_1():
+    logit = jnp.asarray([[0.0], [2.0], [-1.0]])
+    base = LogNormal(Standardized(Normal(jnp.zeros((3, 1)), jnp.zeros((3, 1))), (0.5,), (0.8,)))
+    density = PointMass(base, logit, (0.0,))
+    weight = 1 / (1 + np.exp(-np.asarray(logit, np.float64)))
+    np.testing.assert_allclose(density.log_prob(np.zeros((3, 1))), np.log(weight[:, 0]), rtol=1e-6)
+    x = np.array([[0.3], [2.0], [9.0]])
+    exact = np.log(1 - weight) + stats.lognorm(0.8, scale=np.exp(0.5)).logpdf(x)
+    np.testing.assert_allclose(density.log_prob(x), exact[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(density.log_prob(jnp.asarray(x, jnp.float32)), exact[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(density.mean, (1 - weight) * np.exp(0.5 + 0.32), rtol=1e-5)
+    with pytest.raises(ValueError, match="x must"):
+        density.log_prob(x - 1)
+
+
+def test_draws_of_a_point_mass_equal_the_value_as_often_as_they_should():
+    base = Standardized(Normal(jnp.zeros((1, 1)), jnp.zeros((1, 1))), (5.0,), (2.0,))
+    drawn = draws_of(PointMass(base, jnp.array([[1.0]]), (3.0,))).ravel()
+    at_value = drawn == 3.0
+    share = 1 / (1 + np.exp(-1.0))
+    assert abs(at_value.mean() - share) < 5 * np.sqrt(share * (1 - share) / len(drawn))
+    assert near_moments(drawn[~at_value], 5.0, 2.0)

@@ -72,6 +72,39 @@ def test_a_constant_column_of_positive_numbers_counts_0_nats():
     np.testing.assert_array_equal(np.asarray(distribution.log_terms(distribution.cast(x)))[:, 1], 0)
 
 
+# Values with a probability of their own
+
+
+def test_a_value_with_a_probability_of_its_own_is_not_seen_by_the_base():
+    x = np.where(RNG.random(PRICE.shape) < 0.3, [0.0, 5.0], PRICE)
+    others = np.where(x == [0.0, 5.0], np.nan, x)
+    base = cvae.LogNormal.fitted(others, std=1.0)
+    family = cvae.PointMass(base, (0.0, 5.0))
+    assert family.num_outputs((2,)) == base.num_outputs((2,)) + 2
+    expected = np.concatenate([np.nan_to_num(base.features(others)), x == [0.0, 5.0]], axis=1)
+    for rows in (x, jnp.asarray(x, jnp.float32)):
+        np.testing.assert_allclose(family.features(rows), expected, atol=1e-4)
+    density = family.distribution(jnp.zeros((SIZE, 4)), (2,))
+    exact = np.where(np.isnan(others), 0, stats.lognorm(base.scale, scale=np.exp(base.location)).logpdf(others))
+    np.testing.assert_allclose(density.log_prob(x), (exact - np.log(2)).sum(axis=1), rtol=1e-5)
+
+
+def test_the_outputs_of_a_point_mass_are_the_bases_and_a_logit_for_each_element():
+    family = cvae.PointMass(cvae.Normal(), (0.0,))
+    outputs = jnp.asarray(RNG.normal(size=(4, 3 * 6)), jnp.float32)
+    density, each = family.distribution(outputs, (2, 3)), outputs.reshape(4, 2, 3, 3)
+    np.testing.assert_array_equal(density.logit, each[..., 2])
+    base = cvae.Normal().distribution(each[..., :2].reshape(4, -1), (2, 3))
+    np.testing.assert_array_equal(density.base.base.mean, base.base.mean)
+
+
+def test_a_point_mass_is_refused_around_counts_and_below_positive_numbers():
+    with pytest.raises(ValueError, match="base must be a Normal or a LogNormal"):
+        cvae.PointMass(cvae.Poisson())
+    with pytest.raises(ValueError, match="value must be 0 or positive"):
+        cvae.PointMass(cvae.LogNormal(), (-1.0,))
+
+
 # Tables
 
 

@@ -43,12 +43,14 @@ def examples():
 def table():
     """A table of a column of each kind with missing cells, its likelihood, and conditions that may be missing."""
     rng = np.random.default_rng(4)
+    paid = np.where(rng.random(SIZE) < 0.3, 0, rng.gamma(2.0, 3.0, SIZE))
     x = np.column_stack([rng.integers(0, 3, SIZE), 40 + 3 * rng.normal(size=SIZE), rng.poisson(2.0, SIZE),
-                         rng.poisson(9.0, SIZE), rng.gamma(2.0, 3.0, SIZE), rng.random(SIZE) < 0.5])  # fmt: skip
+                         rng.poisson(9.0, SIZE), rng.gamma(2.0, 3.0, SIZE), rng.random(SIZE) < 0.5, paid])  # fmt: skip
     x[rng.random(x.shape) < 0.2] = np.nan
     counts = cvae.Poisson.fitted(x[:, [2]]), cvae.NegativeBinomial.fitted(x[:, [3]])
     parts = (cvae.Categorical(3), cvae.Normal.fitted(x[:, [1]]), *counts, cvae.LogNormal.fitted(x[:, [4]]))
-    columns = cvae.Columns((*parts, cvae.Bernoulli()), ((0,), (1,), (2,), (3,), (4,), (5,)))
+    mass = cvae.PointMass(cvae.LogNormal.fitted(np.where(x[:, [6]] == 0, np.nan, x[:, [6]])))
+    columns = cvae.Columns((*parts, cvae.Bernoulli(), mass), tuple((k,) for k in range(7)))
     grade, size = cvae.Label(3, "grade"), cvae.Continuous(1, (2.0,), (0.5,), "size")
     condition = cvae.Mixed((cvae.Optional(grade), cvae.Optional(size), cvae.Exposure(name="months")))
     c = {"grade": rng.integers(-1, 3, SIZE), "size": rng.normal(2, 0.5, (SIZE, 1)), "months": rng.gamma(2.0, 3.0, SIZE)}
@@ -58,7 +60,7 @@ def table():
 
 def cases(rows):
     """Architecture and settings of training, by name."""
-    small = {"latent_size": 2, "hidden": (6,)}
+    small = {"latent_size": 2, "hidden": (7,)}
     mixed = {"condition": MIXED, "prior": "learned", "body": "residual", "conditioning": "film"}
     images = {"hidden": (3, 6), "body": "convolutional", "latent_layers": 2}
     return {
@@ -66,7 +68,7 @@ def cases(rows):
         "images": (cvae.Architecture(EVENT, **(small | images)), None),
         "pixels": (cvae.Architecture(EVENT, **small, likelihood=cvae.CategoricalPixels()), None),
         "logistic": (cvae.Architecture(EVENT, **small, likelihood=cvae.DiscretizedLogistic()), None),
-        "table": (cvae.Architecture((6,), table()[3], likelihood=table()[2], **small), PLAIN),
+        "table": (cvae.Architecture((7,), table()[3], likelihood=table()[2], **small), PLAIN),
         "rows": (cvae.Architecture((4,), **small, likelihood=cvae.Normal.fitted(rows)), IWAE),
     }
 
@@ -106,7 +108,7 @@ def answers() -> dict[str, np.ndarray]:
                 fitted = cvae.fit(model, double, key, x, given, training, progress=False)
                 found[name, "params", "double"] = fitted.params
     sweep = members(cvae.Sweep((1, 2), betas=(0.5, 2.0)))[1:3]
-    model = cvae.make(cvae.Architecture(EVENT, cvae.Label(3), 2, (6,)))
+    model = cvae.make(cvae.Architecture(EVENT, cvae.Label(3), 2, (7,)))
     trained = fit_members(model, sweep, images, {"label": c["label"]}, STATIC, parallel=2)
     found["sweep"] = [one.params for one in trained]
     return {

@@ -142,6 +142,30 @@ def test_the_likelihood_and_the_condition_are_those_of_the_kinds():
     assert fitted.base.mean[0] == pytest.approx(np.nanmean(TABLE["depth"]))
 
 
+def test_a_value_that_many_rows_share_at_an_end_of_the_range_has_a_probability_of_its_own():
+    income = np.round(np.exp(RNG.normal(8, 1, 200)), 2)
+    income[:60] = 0
+    capped = np.minimum(np.round(RNG.normal(95, 5, 200), 3), 100)
+    table = pl.DataFrame({"income": income, "capped": capped, "age": RNG.normal(40, 9, 200)})
+    schema = infer(table, conditions=("age",))
+    first, second = schema.modelled
+    assert (first.kind, first.point_mass) == ("positive", 0)
+    assert first.reason == f"from 0 to {income.max():.12g}, 0 in 30% of rows, all others positive"
+    assert (second.kind, second.point_mass) == ("real", 100)
+    x, c = schema.encode(table)
+    assert_frame_equal(schema.decode(x, c), table)
+    masses = schema.likelihood(x, c).parts
+    assert [part.value for part in masses] == [(0.0,), (100.0,)]
+    assert masses[0].base.location[0] == pytest.approx(np.log(income[60:]).mean())
+    with pytest.raises(ValueError, match="column 'income' must hold numbers above 0"):
+        schema.encode(table.with_columns(income=pl.lit(-1.0)))
+    # Neither a few rows, nor the middle of the range.
+    assert infer(table[51:], kinds={"income": "real"}).column("income").point_mass is None
+    assert infer(table.with_columns(income=np.where(income == 0, 3000, income))).column("income").point_mass is None
+    asked = infer(table, kinds={"income": "positive"}).column("income")
+    assert (asked.kind, asked.point_mass) == ("positive", 0)
+
+
 def test_a_condition_that_never_varies_is_left_out_with_a_note():
     schema = infer(TABLE, conditions=("unit", "age"))
     assert [column.name for column in schema.conditions] == ["age"]

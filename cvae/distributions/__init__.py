@@ -12,8 +12,10 @@ from cvae.distributions.compound import (
     LogNormal,
     Masked,
     Missing,
+    PointMass,
     Standardized,
     center_and_spread,
+    is_value,
     standardize,
 )
 from cvae.distributions.discrete import (
@@ -27,7 +29,8 @@ from cvae.distributions.discrete import (
 from cvae.distributions.gaussian import Ladder, Latents, Normal, kl_divergence, kl_terms
 
 __all__ = [
-    "LEVELS", "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "ContinuousBernoulli", "DiscretizedLogistic",
-    "Distribution", "Ladder", "Latents", "LogNormal", "Masked", "Missing", "NegativeBinomial", "Normal", "Poisson",
-    "Standardized", "center_and_spread", "distribution", "kl_divergence", "kl_terms", "standardize", "sum_event",
+    "LEVELS", "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "ContinuousBernoulli",
+    "DiscretizedLogistic", "Distribution", "Ladder", "Latents", "LogNormal", "Masked", "Missing", "NegativeBinomial",
+    "Normal", "PointMass", "Poisson", "Standardized", "center_and_spread", "distribution", "is_value",
+    "kl_divergence", "kl_terms", "standardize", "sum_event",
 ]  # fmt: skip

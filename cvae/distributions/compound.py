@@ -232,6 +232,61 @@ class Masked(Distribution):
 
 
 @distribution
+class PointMass(Distribution):
+    """Elements that equal one value with a probability of their own, and have the density `base` elsewhere.
+
+        p(x) = w  if x = value,   else (1 - w) p_base(x),   per element
+
+    A density with respect to length, and to counting at the value: the two add up to 1.
+    """
+
+    base: Distribution
+    logit: Array  # [B, *event], log w / (1 - w)
+    value: tuple[float, ...] = field(metadata={"static": True})  # per channel, the last axis of x, or one for all
+
+    @property
+    def mean(self) -> Array:
+        """Expected value, [B, *event]."""
+        weight = jax.nn.sigmoid(self.logit)
+        return weight * self._values + (1 - weight) * self.base.mean
+
+    @property
+    def _values(self) -> Array:
+        return jnp.asarray(np.array(self.value), self.dtype)
+
+    @property
+    def spec(self) -> Spec:
+        """That of the base, or the value."""
+        spec = self.base.spec
+        return spec._replace(low=min(spec.low, *self.value))
+
+    def cast(self, x: Any) -> Array:
+        """X as the base takes it, and infinite where it is the value."""
+        at_value = is_value(x, self.value)
+        where = np.where if isinstance(x, np.ndarray) else jnp.where
+        cast = self.base.cast(where(at_value, np.ones((), x.dtype), x))  # 1 has a density in every family
+        return jnp.where(at_value, jnp.inf, cast)
+
+    def log_terms(self, x: Array) -> Array:
+        """Log density of every element; here x is as `cast` gives it."""
+        at_value = jnp.isinf(x)
+        elsewhere = self.base.log_terms(jnp.where(at_value, 0, x)) + jax.nn.log_sigmoid(-self.logit)
+        return jnp.where(at_value, jax.nn.log_sigmoid(self.logit), elsewhere)
+
+    def sample(self, key: Array) -> Array:
+        """One draw, [B, *event]."""
+        value_key, base_key = jax.random.split(key)
+        at_value = jax.random.bernoulli(value_key, jax.nn.sigmoid(self.logit))
+        return jnp.where(at_value, self._values, self.base.sample(base_key))
+
+
+def is_value(x: Any, value: tuple[float, ...]) -> Any:
+    """Where x equals a value per channel, both in the precision of x.  Shapes: [..., C] -> bool [..., C]."""
+    values = np.array(value)
+    return x == (values.astype(x.dtype) if checks.is_float(x.dtype) else values)
+
+
+@distribution
 class Missing(Distribution):
     """A density of which only the elements that are there count: NaN in x marks one that is missing."""
 

@@ -11,10 +11,10 @@ from cvae.likelihoods.base import Likelihood
 from cvae.likelihoods.pixels import Bernoulli, CategoricalPixels, ContinuousBernoulli, DiscretizedLogistic
 from cvae.likelihoods.real import LogNormal, Normal
 from cvae.likelihoods.discrete import Categorical, NegativeBinomial, Poisson
-from cvae.likelihoods.compound import Columns, Missing
+from cvae.likelihoods.compound import Columns, Missing, PointMass
 # isort: on
 
 __all__ = [
     "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "ContinuousBernoulli", "DiscretizedLogistic",
-    "Likelihood", "LogNormal", "Missing", "NegativeBinomial", "Normal", "Poisson",
+    "Likelihood", "LogNormal", "Missing", "NegativeBinomial", "Normal", "PointMass", "Poisson",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
-"""Likelihoods composed of others: of the columns of a table, of what is not missing."""
+"""Likelihoods composed of others: of values with a probability of their own, of a table, of what is not missing."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import jax.numpy as jnp
@@ -12,8 +13,53 @@ from pydantic import Field
 from cvae import checks, distributions
 from cvae.checks import Spec
 from cvae.distributions import Distribution
-from cvae.likelihoods.base import Likelihood
-from cvae.settings import chosen_by_name, replace, setting
+from cvae.likelihoods.base import Likelihood, check_channels
+from cvae.likelihoods.real import LogNormal, Normal
+from cvae.settings import Finite, chosen_by_name, replace, setting
+
+
+@setting
+class PointMass(Likelihood):
+    """Real elements of which many equal one value, such as 0 for no income: it has a probability of its own.
+
+        log p(x | z, c) = log w(z, c)  if x = value,   else log(1 - w(z, c)) + log p_base(x | z, c)
+
+    Called zero-inflated, or censored, where the value is 0 or the end of a scale. The encoder sees 0 in the place of
+    the value, and which elements equal it.
+    """
+
+    base: chosen_by_name(Likelihood)  # type: ignore[valid-type]
+    """the likelihood of the other elements, a `Normal` or a `LogNormal` that is fitted to them"""
+    value: tuple[Finite, ...] = (0.0,)
+    """the value, per channel (the last axis of x), or one for all"""
+
+    def __post_init__(self) -> None:
+        checks.require(isinstance(self.base, Normal), "base", "be a Normal or a LogNormal", checks.shown(self.base))
+        low = 0 if isinstance(self.base, LogNormal) else -math.inf
+        checks.require(all(value >= low for value in self.value), "value", "be 0 or positive", self.value)
+
+    def num_outputs(self, event_shape: tuple[int, ...]) -> int:
+        """Those of the base, and a logit per element."""
+        check_channels("value", self.value, event_shape)
+        return int(self.base.num_outputs(event_shape)) + math.prod(event_shape)
+
+    def features(self, x: Any) -> Array:
+        """The features of the base, 0 where x is the value, and 1 where it is, along the last axis."""
+        at_value = distributions.is_value(x, self.value)
+        where = np.where if isinstance(x, np.ndarray) else jnp.where
+        features = self.base.features(where(at_value, np.ones((), x.dtype), x))
+        return jnp.concatenate([jnp.where(at_value, 0, features), jnp.asarray(at_value, features.dtype)], axis=-1)
+
+    def distribution(self, outputs: Array, event_shape: tuple[int, ...]) -> Distribution:
+        """Shapes: [B, num_outputs] -> over [B, *event]."""
+        outputs = outputs.reshape(outputs.shape[0], *event_shape, -1)
+        base = self.base.distribution(outputs[..., :-1].reshape(outputs.shape[0], -1), event_shape)
+        return distributions.PointMass(base, outputs[..., -1], self.value)
+
+    def spec(self, event_shape: tuple[int, ...]) -> Spec:
+        """That of the base, or the value."""
+        spec: Spec = self.base.spec(event_shape)
+        return spec._replace(kind="real", low=min(spec.low, *self.value))
 
 
 @setting

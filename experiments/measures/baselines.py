@@ -5,7 +5,7 @@
 
 Both are densities in the units of the table. Real columns are Gaussian, positive ones log-normal, binary and
 categorical ones have the frequencies of training rows (one added to each count), and counts are negative binomial.
-Missing cells (NaN) are left out.
+A value with a probability of its own is a two-valued column beside. Missing cells (NaN) are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom
 
 from cvae.columns import Column
+from cvae.settings import replace
 
 FITTED = 5000  # rows that a covariance with missing cells is fitted to
 MOST_FITTED = 100_000  # rows, at most
@@ -32,6 +33,7 @@ def independent(train: np.ndarray, test: np.ndarray, columns: Sequence[Column]) 
 
     Shapes: [N, D], [M, D] -> [M].
     """
+    (train, columns), (test, _) = (_without_point_masses(rows, columns) for rows in (train, test))
     cells = [_marginal(train[:, k], test[:, k], column) for k, column in enumerate(columns)]
     return np.asarray(np.sum(cells, axis=0))
 
@@ -48,6 +50,7 @@ def linear_gaussian(
 
     Shapes: [N, D], [M, D], features of c [N, F] and [M, F] -> [M].
     """
+    (train, columns), (test, _) = (_without_point_masses(rows, columns) for rows in (train, test))
     gaussian = [k for k, column in enumerate(columns) if column.kind in ("real", "positive")]
     other = [k for k in range(len(columns)) if k not in gaussian]
     total: np.ndarray = np.zeros(len(test))
@@ -67,6 +70,19 @@ def linear_gaussian(
         if columns[k].kind == "positive":
             total -= np.nan_to_num(y[1][:, place])
     return total
+
+
+def _without_point_masses(rows: np.ndarray, columns: Sequence[Column]) -> tuple[np.ndarray, list[Column]]:
+    """Columns with a point mass as two: whether a cell equals it, and the others, missing where one does."""
+    rows, kept, added = np.array(rows, np.float64), list(columns), []
+    for k, column in enumerate(columns):
+        if column.point_mass is not None:
+            at_mass = np.where(np.isnan(rows[:, k]), np.nan, rows[:, k] == column.point_mass)
+            rows[at_mass == 1, k] = np.nan
+            rows = np.column_stack([rows, at_mass])
+            kept[k] = replace(column, point_mass=None)
+            added.append(Column(column.name, "binary", categories=("other", "point mass")))
+    return rows, kept + added
 
 
 def _on_line(values: np.ndarray, column: Column) -> np.ndarray:
