@@ -5,11 +5,10 @@ Weights are drawn by NumPy, biases included: initialising a model compiles for s
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import tempfile
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 # The suite compiles hundreds of small programs and runs each for a moment: without most optimisations of the compiler,
@@ -19,10 +18,12 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if version("jaxlib").startswith("0.10."):  # XLA stops at a flag that it does not know
     simpler = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {simpler}".strip()
-# The test workers and those commands share what any of them has compiled.
+# The test workers and those commands share what any of them has compiled, in this run of the suite or an earlier one.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="cvae-tests-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    cache = Path(os.environ.get("CVAE_CACHE_DIR") or Path.home() / ".cache" / "cvae", "compiled_tests")
+    if cache.exists() and sum(file.stat().st_size for file in cache.iterdir()) > 2**30:
+        shutil.rmtree(cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

@@ -22,6 +22,7 @@ from cvae import runs
 from experiments import __main__ as listing
 from experiments import mnist_label
 from experiments.harness import Row, cli, finished, interruption, tables
+from experiments.harness.compilation import enable_cache
 from experiments.harness.run import plain
 from tests.commands import ROOT, assert_refused, call, offline
 from tests.stress import kills
@@ -355,3 +356,20 @@ def test_help_names_the_command_and_its_options(name, monkeypatch):
     options = {option.replace("-", "_") for option in re.findall(r"--(?:no-)?([a-z][a-z-]*)", result.stdout)}
     positional = {"text"} if name == "write" else {"run"} if name in ("check", "use") else set()
     assert names - positional - {"architecture", "training", "sweep"} <= options
+
+
+# Compiled programs
+
+
+def test_compiled_programs_are_kept_where_they_can_be(monkeypatch, tmp_path):
+    kept = {}
+    monkeypatch.setattr("jax.config.update", lambda name, value: kept.update({name: value}))
+    enable_cache(tmp_path / "programs")
+    assert not kept  # the environment names a folder: so does the suite's
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    enable_cache(tmp_path / "programs")
+    assert kept["jax_compilation_cache_dir"] == str(tmp_path / "programs")
+    kept.clear()
+    (tmp_path / "file").touch()
+    enable_cache(tmp_path / "file" / "programs")
+    assert not kept

@@ -67,7 +67,7 @@ def load(name: str = "auto", data_dir: str | os.PathLike[str] | None = None) -> 
     order, and validation is the first 5,000 of the original train file, as in TensorFlow's `read_data_sets`. `digits`
     has 1,297 / 200 / 300 images of 8x8. `auto` is `mnist` where available, else `digits` with a `FallbackWarning`.
 
-    Decoded arrays are cached in `$CVAE_CACHE_DIR`, else `$XDG_CACHE_HOME/cvae`, else `~/.cache/cvae`.
+    Decoded arrays are cached in `cache_folder()`.
 
     Args:
         name: `auto` or one of `NAMES`.
@@ -191,13 +191,18 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
         checks.require(is_whole, part, f"hold {count} labels in [0, {_NUM_CLASSES})", f"{label.dtype} {label.shape}")
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$CVAE_CACHE_DIR`, else `$XDG_CACHE_HOME/cvae`, else `~/.cache/cvae`."""
+    cache = os.environ.get("CVAE_CACHE_DIR") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cvae")
+    return Path(os.path.expanduser(cache))
+
+
 def _cache_file(name: str, folder: Path) -> Path:
     """Return where the arrays of a folder are cached; the name depends on its path and its files' sizes and times."""
-    cache = os.environ.get("CVAE_CACHE_DIR") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cvae")
     with os.scandir(folder) as entries:
         state = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
     digest = hashlib.sha256(os.fsencode(repr((os.path.realpath(folder), state)))).hexdigest()
-    return Path(os.path.expanduser(cache)) / f"{name}-{download.VERSION}-{digest[:16]}.npz"
+    return cache_folder() / f"{name}-{download.VERSION}-{digest[:16]}.npz"
 
 
 def _write_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -22,6 +22,7 @@ from cvae import checks
 from cvae.config import Architecture, Config
 from cvae.data import Dataset, Split
 from cvae.settings import CountOrZero, Seed, replace, setting
+from experiments.harness.compilation import enable_cache
 from experiments.harness.interruption import Stopped
 from experiments.harness.run import Examples, Run, Trained, finished
 
@@ -44,6 +45,8 @@ class RunSettings:
     """start over, and discard what the run folder holds"""
     figures: bool = True
     """draw the figures"""
+    compilation_cache: bool = True
+    """keep compiled programs in the cache folder, so that the next call starts sooner"""
 
 
 @setting
@@ -241,7 +244,10 @@ def options(kind: type, description: str | None, default: Any = None, package: s
         warnings.catch_warnings()
     ):  # tyro's, of the defaults of fields that are no options, such as a condition's parts
         warnings.filterwarnings("ignore", "The field `architecture")
-        return tyro.cli(kind, prog=prog, description=description, config=FLAGS, **defaults)
+        settings = tyro.cli(kind, prog=prog, description=description, config=FLAGS, **defaults)
+    if getattr(settings, "compilation_cache", True):
+        enable_cache()
+    return settings
 
 
 def protected(main: Callable[[], object]) -> None:

@@ -189,7 +189,15 @@ class Run:
         return summary | self.provenance
 
 
-NOT_RECORDED = ("data_dir", "out", "save_every", "fresh", "smoke", "figures")  # settings that change no result
+NOT_RECORDED = (
+    "data_dir",
+    "out",
+    "save_every",
+    "fresh",
+    "smoke",
+    "figures",
+    "compilation_cache",
+)  # settings that change no result
 
 
 def recorded(settings: Any) -> dict[str, Any]:
