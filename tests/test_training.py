@@ -18,7 +18,7 @@ from cvae.fitting import epochs
 from cvae.keys import named
 from cvae.settings import replace
 from cvae.training import TrainState, init_state, static_settings, train_steps
-from tests.conftest import CLASSES, EVENT, weights
+from tests.conftest import CLASSES, EVENT, build, weights
 from tests.oracles import LEVEL
 
 # A real model
@@ -127,6 +127,32 @@ def test_a_fit_is_not_resumed_with_other_settings(labelled, data, changed):
     message = f"{name} must be as in the fit that is resumed, {getattr(training, name)!r}, got {value!r}"
     with pytest.raises(ValueError, match=message):
         fit(labelled, data, replace(training, **changed), params=progress)
+
+
+def test_an_epoch_has_the_same_bits_in_however_many_calls(labelled, data, monkeypatch):
+    whole = fit(labelled, data)
+    monkeypatch.setattr(fitting, "MOST_STEPS", 3)
+    parts = fit(labelled, data)
+    assert fitting.steps_per_call(labelled.model, SIZE // SETTINGS.batch_size) == 3
+    jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
+    assert [epoch[:4] for epoch in parts.history] == [epoch[:4] for epoch in whole.history]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (1000, 1000), (1100, 550), (4001, 801), (4000, 1000)])
+def test_calls_are_equal_parts_of_an_epoch_where_there_are_any(labelled, steps, expected):
+    assert fitting.steps_per_call(labelled.model, steps) == expected
+
+
+def test_a_convolutional_step_is_a_call_of_its_own_on_a_cpu(monkeypatch):
+    model = build(cvae.Unconditional(), event_shape=(4, 4, 1), body="convolutional", hidden=(2, 3))
+    assert fitting.steps_per_call(model, 1100) == (1 if jax.default_backend() == "cpu" else 550)
+    x = np.random.default_rng(0).random((12, 4, 4, 1), np.float32)
+    params, training = model.init(jax.random.key(0)), cvae.Training(epochs=2, batch_size=4)
+    alone = cvae.fit(model, params, jax.random.key(1), x, {}, training, progress=False)
+    monkeypatch.setattr(fitting, "steps_per_call", lambda model, steps: steps)
+    looped = cvae.fit(model, params, jax.random.key(1), x, {}, training, progress=False)
+    for one, other in zip(alone.history, looped.history, strict=True):
+        np.testing.assert_allclose(one.train, other.train, rtol=1e-5)
 
 
 @pytest.mark.parametrize("after", [0, 2])
