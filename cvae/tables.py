@@ -59,9 +59,9 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _read_csv(path: Path) -> pl.DataFrame:
-    _check_header(path)
+    names = _names(path)
     try:
-        table = _parse(path)
+        table = _parse(path, names)
     except (pl.exceptions.PolarsError, OSError) as error:
         _check_widths(path)
         raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
@@ -78,11 +78,13 @@ def _has_blank_lines(path: Path) -> bool:
         return any(not line.strip() for line in file)
 
 
-def _parse(path: Path) -> pl.DataFrame:
+def _parse(path: Path, names: list[str]) -> pl.DataFrame:
     """Parse a CSV file: types by its first lines if the others agree, which takes half the time, else by all."""
 
     def parse(lines: int | None) -> pl.DataFrame:
-        return pl.read_csv(path, infer_schema_length=lines, null_values=list(MISSING), glob=False)
+        # By itself, polars leaves quotes in names doubled.
+        options: Any = {"new_columns": names, "null_values": list(MISSING), "glob": False}
+        return pl.read_csv(path, infer_schema_length=lines, **options)
 
     with contextlib.suppress(pl.exceptions.ComputeError):  # a later line disagrees
         table = parse(FIRST_LINES)
@@ -112,8 +114,8 @@ def _lines(path: Path) -> Any:
         raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
 
 
-def _check_header(path: Path) -> None:
-    """Refuse a file without a line of names, with a name twice, or with other separators than commas."""
+def _names(path: Path) -> list[str]:
+    """The names of columns; refuses a file without them, with one twice, or with other separators than commas."""
     _, names = next(_lines(path), (0, []))
     checks.require(len(names) > 0, str(path), "start with a line of names", "an empty file")
     numbers = all(map(_is_number, names))
@@ -122,6 +124,7 @@ def _check_header(path: Path) -> None:
     checks.require(commas, str(path), "be separated by commas", f"the first line {names[0]!r}")
     twice = [name for number, name in enumerate(names) if name in names[:number]]
     checks.require(not twice, str(path), "have columns of different names", f"{twice[:1]} twice")
+    return names
 
 
 def _is_number(text: str) -> bool:

@@ -103,6 +103,11 @@ def test_commas_inside_quotes_separate_no_fields(tmp_path):
         read_table(write(tmp_path, 'a,b\nx,1\n"y, z"\n'))
 
 
+def test_quotes_in_names_are_not_doubled(tmp_path):
+    path = write(tmp_path, '"say ""no""","x, y",\n1,2,3\n')
+    assert read_table(path).columns == ['say "no"', "x, y", ""]
+
+
 def test_blank_lines_are_no_rows(tmp_path):
     table = read_table(write(tmp_path, "a,b\n1,2\n\n3,\n\n"))
     assert table.rows() == [(1, 2), (3, None)]
