@@ -53,7 +53,7 @@ def examples(
             c[without] = np.zeros(len(x), np.int32)
         x, c = check_examples(architecture, x, c)
         return np.asarray(x), c
-    table = table_of(x)
+    table = table_of(schema.read(x))
     if without is not None:
         table = table.with_columns(pl.lit(schema.column(without).categories[0]).alias(without))
     array, c = schema.encode(table)

@@ -72,6 +72,11 @@ class Schema:
 
     # Arrays
 
+    def read(self, source: Any) -> pl.DataFrame:
+        """The table of anything that `read_table` reads; columns of words are words again, such as 01 in a CSV file."""
+        words = [column.name for column in self.columns if column.dtype in ("String", "Categorical", "Enum")]
+        return read_table(source, words)
+
     def encode(self, table: Any, *, only_conditions: bool = False) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
         """The arrays x, float64 [N, D] with NaN where a cell is missing, and c; x is None with `only_conditions`.
 
@@ -81,7 +86,7 @@ class Schema:
             ValueError: a column is absent, or holds values of another kind; a condition that is not optional is
                 missing in a row.
         """
-        table = read_table(table)
+        table = self.read(table)
         wanted = self.conditions if only_conditions else self.modelled + self.conditions
         absent = [column.name for column in wanted if column.name not in table.columns]
         rule = f"have the columns {[column.name for column in wanted]}"

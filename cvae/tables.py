@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,15 @@ MOSTLY = 0.9  # share of numbers in a column above which a word is a mistake
 ONE_KIND = "hold numbers only, or words only (leave a cell empty where its value is missing)"
 
 
-def read_table(source: Any) -> pl.DataFrame:
+def read_table(source: Any, words: Sequence[str] = ()) -> pl.DataFrame:
     """Read a table from a `.csv` or `.parquet` file, or from a pandas or polars data frame.
 
     A CSV file is UTF-8 text, separated by commas, that starts with a line of names; its missing cells are empty, or one
     of NA, N/A, NaN, nan, null, NULL and None. In a data frame, NaN is a missing value too.
+
+    Args:
+        source: the path, or the data frame.
+        words: names of columns of which a CSV file's values are words, even those that look like numbers, such as 01.
 
     Raises:
         ValueError: it is none of these, or cannot be read; names the line, or the column, row and value, that are
@@ -35,7 +40,7 @@ def read_table(source: Any) -> pl.DataFrame:
     elif isinstance(source, pl.DataFrame):
         table = source
     elif isinstance(source, str | os.PathLike):
-        table = _read(checks.path("data", source))
+        table = _read(checks.path("data", source), words)
     else:
         table = _from_pandas(source)
     checks.require(table.width > 0 and table.height > 0, "the table", "have columns and rows", f"shape {table.shape}")
@@ -46,29 +51,30 @@ def read_table(source: Any) -> pl.DataFrame:
 # Files
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path, words: Sequence[str]) -> pl.DataFrame:
     rule = f"be a {' or '.join(SUFFIXES)} file"
     checks.require(path.suffix in SUFFIXES, str(path), rule, f"the suffix {path.suffix!r}")
     checks.require(path.is_file(), str(path), rule, "no such file")
     if path.suffix == ".csv":
-        return _read_csv(path)
+        return _read_csv(path, words)
     try:
         return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
 
 
-def _read_csv(path: Path) -> pl.DataFrame:
+def _read_csv(path: Path, words: Sequence[str]) -> pl.DataFrame:
     names = _names(path)
     try:
-        table = _parse(path, names)
+        table = _parse(path, names, words)
     except (pl.exceptions.PolarsError, OSError) as error:
         _check_widths(path)
         raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
     if table.width > 1 and table.to_series(-1).null_count() > 0:  # where polars would fill up a short line
         _check_widths(path)
     for column in table:
-        _check_mixed(path, column)
+        if column.name not in words:
+            _check_mixed(path, column)
     empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series()
     return table.filter(~empty) if empty.any() and _has_blank_lines(path) else table
 
@@ -78,12 +84,13 @@ def _has_blank_lines(path: Path) -> bool:
         return any(not line.strip() for line in file)
 
 
-def _parse(path: Path, names: list[str]) -> pl.DataFrame:
+def _parse(path: Path, names: list[str], words: Sequence[str]) -> pl.DataFrame:
     """Parse a CSV file: types by its first lines if the others agree, which takes half the time, else by all."""
 
     def parse(lines: int | None) -> pl.DataFrame:
         # By itself, polars leaves quotes in names doubled.
         options: Any = {"new_columns": names, "null_values": list(MISSING), "glob": False}
+        options["schema_overrides"] = {name: pl.String for name in words if name in names}
         return pl.read_csv(path, infer_schema_length=lines, **options)
 
     with contextlib.suppress(pl.exceptions.ComputeError):  # a later line disagrees

@@ -28,7 +28,7 @@ from cvae import checks, use
 from cvae.config import Architecture
 from cvae.rows import known, required
 from cvae.settings import Count, CountOrZero, NonNegative, Seed, setting
-from cvae.tables import SUFFIXES, read_table
+from cvae.tables import SUFFIXES
 from experiments.harness import cli, files
 
 LOWEST = 5  # rows that the report of `score` shows
@@ -220,7 +220,8 @@ def _given(settings: Generate, architecture: Architecture, conditions: dict[str,
         return None
     rule = "be left out for a model of arrays, or without conditions"
     checks.require(architecture.schema is not None and architecture.condition.spec, "--given", rule, settings.given)
-    table = read_table(settings.given)
+    assert architecture.schema is not None
+    table = architecture.schema.read(settings.given)
     wanted = [name for name in architecture.condition.spec if name not in conditions]
     absent = [name for name in wanted if name not in table.columns]
     checks.require(not absent, "--given", f"be a table with the columns {wanted}", f"none named {absent}")

@@ -189,6 +189,19 @@ def test_a_model_with_a_schema_scores_tables():
         replace(architecture, event_shape=(4,))
 
 
+def test_words_that_look_like_numbers_stay_words_in_another_file(tmp_path):
+    (tmp_path / "train.csv").write_text("code,zip,y\n" + "a,01,1.5\nb2,02,2.5\n03,0A,0.5\n" * 9)
+    (tmp_path / "later.csv").write_text("y,zip,code\n3.5,02,007\n1,01,008\n2,01,009\n")
+    schema = infer(tmp_path / "train.csv", conditions=("zip",), kinds={"code": "omitted", "y": "real"})
+    np.testing.assert_array_equal(schema.encode(tmp_path / "later.csv")[1]["zip"], [1, 0, 0])
+    later = schema.read(tmp_path / "later.csv")
+    assert later.to_dict(as_series=False) == {
+        "y": [3.5, 1, 2],
+        "zip": ["02", "01", "01"],
+        "code": ["007", "008", "009"],
+    }
+
+
 def with_one(name, row, value):
     """The table with one other value."""
     values = TABLE[name].to_list()
