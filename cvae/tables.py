@@ -15,6 +15,7 @@ import polars as pl
 from cvae import checks
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")  # cells of a CSV file that are missing
+MARKERS = ("n/a", "?", "-", "--", ".")  # cells that are missing where all others of their column are numbers
 FIRST_LINES = 10_000  # of a CSV file, by which types are inferred
 SUFFIXES = (".csv", ".parquet")
 MOSTLY = 0.9  # share of numbers in a column above which a word is a mistake
@@ -25,7 +26,8 @@ def read_table(source: Any, words: Sequence[str] = ()) -> pl.DataFrame:
     """Read a table from a `.csv` or `.parquet` file, or from a pandas or polars data frame.
 
     A CSV file is UTF-8 text, separated by commas, that starts with a line of names; its missing cells are empty, or one
-    of NA, N/A, NaN, nan, null, NULL and None. In a data frame, NaN is a missing value too.
+    of NA, N/A, NaN, nan, null, NULL and None; in a column whose other values are numbers, n/a, ?, -, -- and . too. In a
+    data frame, NaN is a missing value.
 
     Args:
         source: the path, or the data frame.
@@ -72,9 +74,7 @@ def _read_csv(path: Path, words: Sequence[str]) -> pl.DataFrame:
         raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
     if table.width > 1 and table.to_series(-1).null_count() > 0:  # where polars would fill up a short line
         _check_widths(path)
-    for column in table:
-        if column.name not in words:
-            _check_mixed(path, column)
+    table = table.with_columns(_of_one_kind(path, column) for column in table if column.name not in words)
     empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series()
     return table.filter(~empty) if empty.any() and _has_blank_lines(path) else table
 
@@ -156,16 +156,21 @@ def _check_widths(path: Path) -> None:
         checks.require(len(fields) == width, str(path), rule, f"{len(fields)} in line {number}")
 
 
-def _check_mixed(path: Path, column: pl.Series) -> None:
-    """Refuse a column of numbers with a few words in it."""
+def _of_one_kind(path: Path, column: pl.Series) -> pl.Series:
+    """The column as numbers if all else marks missing cells; refuses a column of numbers with a few words in it."""
     if column.dtype != pl.String:
-        return
-    words = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
+        return column
+    numbers = column.cast(pl.Float64, strict=False)
+    words = column.is_not_null() & numbers.is_null()
+    if words.any() and numbers.is_not_null().any() and column.filter(words).is_in(MARKERS).all():
+        whole = column.cast(pl.Int64, strict=False)
+        return numbers if whole.null_count() > numbers.null_count() else whole
     known = len(column) - column.null_count()
     if 0 < words.sum() <= max(1, (1 - MOSTLY) * known) and known > 2:
         row = words.arg_max()
         assert row is not None
         checks.require(False, f"column {column.name!r} of {path}", ONE_KIND, f"{column[row]!r} at row {row}")
+    return column
 
 
 # Data frames
