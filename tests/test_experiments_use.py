@@ -139,6 +139,12 @@ def test_predict(folder):
     assert "% of the 50 known values" in result.stdout
 
 
+def test_a_name_may_hold_an_equals_sign():
+    names = ("sex", "a", "a=b")
+    found = use.assignments("--set", ("a=b=c", "sex=x=y", "a=c=1"), names)
+    assert found == {"a=b": "c", "sex": "x=y", "a": "c=1"}
+
+
 REFUSED = {
     "generate RUN": "--condition must be given for sex, such as --condition sex='female', got none",
     "generate RUN --condition sex=mail": "column 'sex' must be one of 'female', 'male',",
