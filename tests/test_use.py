@@ -1,5 +1,7 @@
 """Use of a fitted model: what goes in comes out, in the file's own terms; probabilities are exact ones."""
 
+import warnings
+
 import jax
 import numpy as np
 import pandas as pd
@@ -78,6 +80,19 @@ def test_a_condition_outside_its_range_warns_and_is_used(fitted):
     with pytest.warns(UserWarning, match="condition 'age' is 12, outside its range in training, from 1"):
         rows = use.generate(*fitted, 2, sex="male", age=12)
     assert rows["age"].to_list() == [12, 12]
+
+
+def test_conditions_of_a_table_outside_their_range_warn_once(fitted):
+    """Those of age are missing, outside, outside, and the rest inside."""
+    later = table().with_columns(age=pl.Series([None, 30.0, -7.0, *table()["age"][3:]]))
+    with pytest.warns(
+        UserWarning, match=r"'age' is 30, outside its range in training, .*, in 2 of 60 rows: "
+    ) as caught:
+        use.encode(*fitted, later)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        use.encode(*fitted, table())
 
 
 @pytest.mark.parametrize(
