@@ -15,6 +15,7 @@ from cvae.distributions.compound import (
     Standardized,
     center_and_spread,
     standardize,
+    without_gradient,
 )
 from cvae.distributions.discrete import (
     LEVELS,
@@ -30,4 +31,5 @@ __all__ = [
     "LEVELS", "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "ContinuousBernoulli", "DiscretizedLogistic",
     "Distribution", "Ladder", "Latents", "LogNormal", "Masked", "Missing", "NegativeBinomial", "Normal", "Poisson",
     "Standardized", "center_and_spread", "distribution", "kl_divergence", "kl_terms", "standardize", "sum_event",
+    "without_gradient",
 ]  # fmt: skip
