@@ -30,6 +30,7 @@ NEAR_0 = 10  # from here or below, counts start
 LEAST_SCATTER = 0.7  # variance over mean of counts; of a Poisson it is 1, of a negative binomial more
 MOST_DECIMALS = 6
 NEARLY = 0.95  # share of the values of a column that have as many decimals as its draws
+MOST_REASONS = 8  # columns of which an error says why they are not modelled
 SKEWED = 10.0  # ratio of the largest to the smallest value from which a positive column is on a log scale
 
 
@@ -43,7 +44,11 @@ class Schema:
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
         checks.require(len(set(names)) == len(names), "columns", "have different names", names)
-        checks.require(len(self.modelled) > 0, "columns", "be modelled, one at least", "none")
+        if not self.modelled:
+            why = [f"{each.name!r} ({each.reason if each.kind == 'omitted' else each.role})" for each in self.columns]
+            more = f" and {len(why) - MOST_REASONS} more" if len(why) > MOST_REASONS else ""
+            got = f"none of {', '.join(why[:MOST_REASONS])}{more}"
+            checks.require(False, "columns", "be modelled, one at least", got)
 
     @property
     def modelled(self) -> tuple[Column, ...]:

@@ -290,7 +290,10 @@ BAD_TABLES = {
     "binary": ("\0\1\2", "error: the table must have columns and rows, got shape (0, 1)"),
     "mixed": ("a,b\n" + "1,2\n" * 20 + "x,3\n", "column 'a' of bad.csv must hold numbers only, or words only"),
     "empty": ("", "bad.csv must start with a line of names, got an empty file"),
-    "constant": ("a,b\n" + "1,2\n" * 30, "columns must be modelled, one at least, got none"),
+    "constant": (
+        "a,b\n" + "1,2\n" * 30,
+        "columns must be modelled, one at least, got none of 'a' (constant, 1), 'b' (constant, 2)",
+    ),
 }
 
 

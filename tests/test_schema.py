@@ -285,7 +285,11 @@ BAD_COLUMNS = {
         r"^column 'a' must have two .*=omitted\), got missing cells only$",
     ),
     "infinite": ({"a": [1.0, float("inf"), 2.0]}, {}, "^column 'a' must hold finite numbers, got inf at row 1$"),
-    "nothing": ({"a": [1, 1]}, {}, "^columns must be modelled, one at least, got none$"),
+    "nothing": (
+        {f"{k}": [k, k] for k in range(10)},
+        {},
+        r"^columns must be modelled, one at least, got none of '0' \(constant, 0\), .* '7' \(constant, 7\) and 2 more$",
+    ),
 }
 
 
