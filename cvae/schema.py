@@ -235,6 +235,8 @@ def _infer(values: pl.Series, wanted: Kind | None, role: Role) -> Column:
     numbers = column.encode(values)
     numbers = numbers[~np.isnan(numbers)]
     low, high = float(numbers.min()), float(numbers.max())
+    rule = f"vary by {SMALLEST:g} at least, or float32 cannot hold it (change its units, or omit it)"
+    checks.require(high - low >= SMALLEST or low == high, title, rule, f"numbers from {low:g} to {high:g}")
     return Column(name, kind, reason, column.dtype, (), _decimals(numbers), low, high, role)
 
 
@@ -287,7 +289,7 @@ def _kind_of_numbers(numbers: np.ndarray, different: int) -> tuple[Kind, str]:
 
 def _decimals(numbers: np.ndarray) -> int | None:
     """The digits after the point that hold nearly every number to a part in 10^12; None if more than six."""
-    tolerance = np.maximum(np.abs(numbers), 1) * 1e-12
+    tolerance = np.abs(numbers) * 1e-12
     for decimals in range(MOST_DECIMALS + 1):
         if (np.abs(np.round(numbers, decimals) - numbers) <= tolerance).mean() >= NEARLY:
             return decimals

@@ -3,6 +3,7 @@
 import datetime
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -200,6 +201,29 @@ def test_words_that_look_like_numbers_stay_words_in_another_file(tmp_path):
         "zip": ["02", "01", "01"],
         "code": ["007", "008", "009"],
     }
+
+
+@pytest.mark.parametrize("kind", ["real", "positive"])
+def test_values_of_any_size_that_float32_can_hold_keep_it(kind):
+    values = np.exp(RNG.normal(size=SIZE)) * 1e-28
+    schema = infer(pl.DataFrame({"a": values}), kinds={"a": kind})
+    x, c = schema.encode(pl.DataFrame({"a": values}))
+    likelihood = schema.likelihood(x, c)
+    assert np.std(likelihood.features(x)) == pytest.approx(1, rel=1e-4)
+    drawn = likelihood.distribution(jnp.zeros((SIZE, 2)), (1,)).sample(jax.random.key(0))
+    logs = [np.log(np.abs(array)).mean() for array in (schema.decode(drawn, c)["a"].to_numpy(), values)]
+    assert logs[0] == pytest.approx(logs[1], abs=1)
+
+
+@pytest.mark.parametrize("conditions", [(), ("a",)])
+def test_values_that_float32_cannot_hold_are_refused(conditions):
+    small = RNG.normal(size=(SIZE, 1)) * 1e-40
+    table = pl.DataFrame({"a": small[:, 0], "b": RNG.normal(size=SIZE)})
+    with pytest.raises(ValueError, match=r"^column 'a' must vary by 1e-30 at least, .*, got numbers from -.*e-40 to"):
+        infer(table, conditions=conditions)
+    for fitted in (cvae.Normal.fitted, cvae.Continuous.fitted):
+        with pytest.raises(ValueError, match=r"must vary by 1e-30 at least, or not at all, got .*e-4"):
+            fitted(small)
 
 
 def with_one(name, row, value):
