@@ -93,7 +93,8 @@ class Schema:
         """
         table = self.read(table)
         wanted = self.conditions if only_conditions else self.modelled + self.conditions
-        absent = [column.name for column in wanted if column.name not in table.columns]
+        known = set(table.columns)
+        absent = [column.name for column in wanted if column.name not in known]
         rule = f"have the columns {[column.name for column in wanted]}"
         checks.require(not absent, "the table", rule, f"none named {absent}")
         c = {column.name: _condition_values(column, column.encode(table[column.name])) for column in self.conditions}
