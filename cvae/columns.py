@@ -101,7 +101,8 @@ class Column:
             rule = f"hold integers up to 2^53, beyond which floats skip some (or be omitted, {self._option('omitted')})"
             self._require_all(exact, rule, values)
         if self.kind == "positive":
-            rule = f"hold numbers above 0 by {SMALLEST:g} at least (or be real, {self._option('real')})"
+            rule = f"hold numbers above 0 by {SMALLEST:g} at least"
+            rule += "" if self.role == "exposure" else f" (or be real, {self._option('real')})"
             self._require_all(numbers >= SMALLEST, rule, values)
         if self.kind == "count":
             rule = f"hold whole numbers from 0 on (or be real, {self._option('real')})"

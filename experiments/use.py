@@ -335,6 +335,7 @@ COMMANDS: dict[type, Any] = {
 }
 
 
+@cli.naming(conditions="--set", column="COLUMN", x="FILE", name="--model")
 def main() -> None:
     """The command line."""
     execute(cli.options(Command, __doc__))  # type: ignore[arg-type]

@@ -138,6 +138,7 @@ REFUSED = {
     "--out run[1]": r"run folder must be a path without any of [ ] * ? \, got run[1]",
     "--batch-size 5000": "--batch-size must be at most 1200 rows, got 5000",
     "--body convolutional": "must be an image (H, W, C) for a convolutional body",
+    "--condition image=top_half": "--condition must be random_pixels or given for x of shape (3,), got 'top_half'",
     "--samples 0": "samples",
 }
 
