@@ -21,16 +21,20 @@ from jax import Array
 
 from cvae import checks
 from cvae.conditions import Condition, Conditions, Unconditional
-from cvae.config import Training
+from cvae.config import Architecture, Training
 from cvae.data.augmentation import Augment, augmentation, binarize
+from cvae.distributions import center_and_spread
 from cvae.evaluation import evaluate
 from cvae.keys import BINARIZATION_SEEDS, named
+from cvae.likelihoods import Missing, Normal
 from cvae.model import CVAE, check_examples
 from cvae.networks import BODIES, Params
 from cvae.origin import at_origin
 from cvae.progress import Bar
 from cvae.training import Metrics, TrainState, init_state, static_settings, train_steps
 
+CHECKED = 10_000  # examples of which the mean and standard deviation are checked
+FARTHEST = 100.0  # mean and standard deviation of x, in units of its likelihood, that need no warning; or 1/100
 MOST_STEPS = 1000  # of a compiled call, after which Ctrl-C is heard
 REMEDY = "try a lower learning_rate, or a clip_norm such as 10"
 
@@ -157,9 +161,26 @@ def prepare(
         checked = check_examples(model.architecture, *validation)
         validation = _drawn_once(original, *checked, training, "validation")
     moved, x, c = at_origin(model, x, c)
+    if moved.architecture:
+        _warn_of_scale(moved.architecture, x[:CHECKED])
     condition = moved.architecture.condition if moved.architecture else original
     x, c = jax.device_put((x, dict(c)))
     return Prepared(moved, x, c, validation, augment or augmentation(condition, static_settings(training)))
+
+
+def _warn_of_scale(architecture: Architecture, x: Any) -> None:
+    """Warn where the networks would see x far from the order of 1, or a Normal could not be as narrow as x."""
+    likelihood = architecture.likelihood
+    base: Any = likelihood.base if isinstance(likelihood, Missing) else likelihood
+    with jax.debug_nans(False):  # NaN marks what is missing
+        seen = np.asarray(base.features(likelihood.spec(architecture.event_shape).cast(x)), np.float64)
+    mean, std = center_and_spread(seen.reshape(-1, seen.shape[-1]))
+    wrong = np.maximum(np.abs(mean), std) > FARTHEST
+    wrong |= isinstance(base, Normal) & (std > 0) & (std < 1 / FARTHEST)
+    if wrong.any():
+        found = f"mean {mean[wrong][0]:.3g} and standard deviation {std[wrong][0]:.3g}"
+        rule = "0 and 1 are best, as Normal.fitted(x) has them"
+        warnings.warn(f"x has {found} in units of its likelihood, where {rule}", stacklevel=5)
 
 
 def begin(state: TrainState, training: Training) -> Progress:

@@ -123,19 +123,14 @@ def train_steps(
     order = lax.dynamic_slice_in_dim(order, first, count)
     transform = optimizer or default_optimizer(training, steps)
 
-    def loss(params: Params, key: Array, rows: Array, beta: Array) -> tuple[Array, Metrics]:
-        params = {name: lax.stop_gradient(part) if name in training.frozen else part for name, part in params.items()}
-        augment_key, key = jax.random.split(key)
-        batch = augment(augment_key, x[rows], {name: value[rows] for name, value in c.items()})
-        return _objective(model, training, params, key, *batch, beta)
-
     def step(state: TrainState, inputs: tuple[Array, Array]) -> tuple[TrainState, Metrics]:
         number, rows = inputs
         beta = state.hyperparams.beta
         if training.beta_warmup > 0:
             beta = beta * jnp.minimum(1.0, state.step.astype(beta.dtype) / (training.beta_warmup * steps))
-        key = jax.random.fold_in(steps_key, number)
-        gradient, metrics = jax.grad(loss, has_aux=True)(state.params, key, rows, beta)
+        augment_key, key = jax.random.split(jax.random.fold_in(steps_key, number))
+        batch = augment(augment_key, x[rows], {name: value[rows] for name, value in c.items()})
+        gradient, metrics = jax.grad(_loss, has_aux=True)(state.params, model, training, key, *batch, beta)
         rate = state.hyperparams.learning_rate if optimizer is None else None
         return _updated(state, gradient, transform, rate, training), metrics
 
@@ -167,10 +162,11 @@ def _updated(
     return TrainState(state.step + 1, params, opt_state, ema, state.hyperparams)
 
 
-def _objective(
-    model: CVAE, training: Training, params: Params, key: Array, x: Array, c: Conditions, beta: Array
+def _loss(
+    params: Params, model: CVAE, training: Training, key: Array, x: Array, c: Conditions, beta: Array
 ) -> tuple[Array, Metrics]:
     """The loss of a batch, and its metrics."""
+    params = {name: lax.stop_gradient(part) if name in training.frozen else part for name, part in params.items()}
     if training.objective == "iwae":
         weights = log_weights(model, params, key, x, c, num_samples=training.num_samples)
         value = jax.nn.logsumexp(weights.value, axis=0) - math.log(training.num_samples)

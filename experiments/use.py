@@ -14,6 +14,7 @@ for every row of FILE. The same functions are `cvae.use` in Python.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +29,7 @@ from cvae import checks, use
 from cvae.config import Architecture
 from cvae.rows import known, required
 from cvae.settings import Count, CountOrZero, NonNegative, Seed, setting
-from cvae.tables import SUFFIXES, read_table
+from cvae.tables import SUFFIXES
 from experiments.harness import cli, files
 
 LOWEST = 5  # rows that the report of `score` shows
@@ -173,16 +174,20 @@ def _beside(out: Path, part: str) -> Path:
     return out.with_name(f"{out.stem}_{part}{out.suffix}")
 
 
-def assignments(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
+def assignments(option: str, texts: tuple[str, ...], names: Collection[str]) -> dict[str, Any]:
     """The values of NAME=VALUE by name; a list of numbers, 1.5,2, is one value of a condition of several.
+
+    A name may hold = itself: the longest of `names` that fits is meant.
 
     Raises:
         ValueError: one is written otherwise, or a name comes twice.
     """
     found: dict[str, Any] = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        checks.require(bool(name and equals and value), option, "be NAME=VALUE, such as cut=Ideal", repr(text))
+        fitting = [name for name in names if text.startswith(f"{name}=")]
+        name = max(fitting, key=len, default=text.partition("=")[0])
+        value = text.removeprefix(name)[1:]
+        checks.require(bool(name and value), option, "be NAME=VALUE, such as cut=Ideal", repr(text))
         checks.require(name not in found, option, "give every condition once", f"{name!r} twice")
         found[name] = value
     return found
@@ -220,7 +225,8 @@ def _given(settings: Generate, architecture: Architecture, conditions: dict[str,
         return None
     rule = "be left out for a model of arrays, or without conditions"
     checks.require(architecture.schema is not None and architecture.condition.spec, "--given", rule, settings.given)
-    table = read_table(settings.given)
+    assert architecture.schema is not None
+    table = architecture.schema.read(settings.given)
     wanted = [name for name in architecture.condition.spec if name not in conditions]
     absent = [name for name in wanted if name not in table.columns]
     checks.require(not absent, "--given", f"be a table with the columns {wanted}", f"none named {absent}")
@@ -234,7 +240,7 @@ def _given(settings: Generate, architecture: Architecture, conditions: dict[str,
 def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write rows under a condition."""
     assert model.architecture is not None
-    given: dict[str, Any] = dict(assignments("--condition", settings.condition))
+    given: dict[str, Any] = dict(assignments("--condition", settings.condition, model.architecture.condition.spec))
     table = _given(settings, model.architecture, given)
     absent = required(model.architecture, given | (table or {}))
     example = " ".join(f"--condition {name}={value}" for name, value in absent.items())
@@ -293,7 +299,7 @@ def counterfactual(
 ) -> None:
     """Write the rows under other conditions."""
     assert model.architecture is not None
-    changes = assignments("--set", settings.changes)
+    changes = assignments("--set", settings.changes, model.architecture.condition.spec)
     for name in changes:
         checks.require(
             name in model.architecture.condition.spec, "--set", f"name one of {known(model.architecture)}", name
@@ -329,6 +335,7 @@ COMMANDS: dict[type, Any] = {
 }
 
 
+@cli.naming(conditions="--set", column="COLUMN", x="FILE", name="--model")
 def main() -> None:
     """The command line."""
     execute(cli.options(Command, __doc__))  # type: ignore[arg-type]

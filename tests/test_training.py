@@ -1,5 +1,6 @@
 """Training: steps are Optax's; a fit is reproducible to the bit, can be resumed, stops at the best, and learns."""
 
+import warnings
 from functools import cache, partial
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_calls_are_equal_parts_of_an_epoch_where_there_are_any(labelled, steps, 
 
 
 def test_a_convolutional_step_is_a_call_of_its_own_on_a_cpu(monkeypatch):
-    model = build(cvae.Unconditional(), event_shape=(4, 4, 1), body="convolutional", hidden=(2, 3))
+    model = build(cvae.Unconditional(), event_shape=(4, 4, 1), body="convolutional", hidden=(2, 3)).model
     assert fitting.steps_per_call(model, 1100) == (1 if jax.default_backend() == "cpu" else 550)
     x = np.random.default_rng(0).random((12, 4, 4, 1), np.float32)
     params, training = model.init(jax.random.key(0)), cvae.Training(epochs=2, batch_size=4)
@@ -570,3 +571,25 @@ def test_normal_models_start_and_end_well():
     draws = jax.jit(lambda params, key: cvae.sample(model, params, key, {}, num_samples=4000))(fitted.params, key)
     draws = (np.asarray(draws, np.float64)[:, 0] - location) / scale
     np.testing.assert_array_less(np.abs(draws.std(axis=0) - 1), 0.05)
+
+
+UNFITTED = {
+    "not fitted": (cvae.Normal(), "mean 5e+04 and standard deviation 2e+04"),
+    "narrow": (cvae.Normal(scale=(1e-12,)), "mean 5e+16 and standard deviation 2e+16"),
+    "wide": (cvae.Missing(cvae.Normal(location=(5e4,), scale=(1e9,))), "mean 0 and standard deviation 2e-05"),
+    "columns": (cvae.Columns((cvae.Normal(),), ((0, 1, 2),)), "mean 5e+04 and standard deviation 2e+04"),
+}
+
+
+@pytest.mark.parametrize(("likelihood", "found"), UNFITTED.values(), ids=UNFITTED.keys())
+def test_a_normal_that_is_not_fitted_to_x_warns(likelihood, found):
+    x, key = np.full((200, 3), 5e4) + np.resize([2e4, -2e4], (200, 1)), jax.random.key(0)
+    architecture = cvae.Architecture((3,), cvae.Unconditional(), 1, (2,), likelihood=likelihood)
+    params = weights(cvae.make(architecture))
+    with pytest.warns(UserWarning, match=r"Normal\.fitted") as caught:
+        epochs(cvae.make(architecture), params, key, x, {})
+    message = f"x has {found} in units of its likelihood, where 0 and 1 are best, as Normal.fitted(x) has them"
+    assert [str(warning.message) for warning in caught] == [message]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        epochs(cvae.make(replace(architecture, likelihood=cvae.Normal.fitted(x))), params, key, x, {})

@@ -13,7 +13,7 @@ import cvae
 from cvae import checks, plotting
 from cvae.config import Architecture
 from cvae.data import npz_names, read_npz
-from cvae.tables import SUFFIXES, read_table
+from cvae.tables import SUFFIXES
 
 COLUMNS = 10  # images side by side
 LARGE = 1e5  # numbers that are printed with all their digits
@@ -59,7 +59,7 @@ def read(architecture: Architecture, path: Path, x: str | None, without: str | N
         ValueError: it cannot be read, or lacks an array.
     """
     if architecture.schema is not None:
-        return Examples(read_table(path))
+        return Examples(architecture.schema.read(path))
     arrays, event = read_npz(path), architecture.event_shape
     fitting = [name for name, each in arrays.items() if _as_event(each, event).shape[1:] == event]
     names = [name for name in fitting if name not in architecture.condition.spec] if x is None else [x]
