@@ -19,6 +19,7 @@ from cvae.conditions import (
     Unconditional,
 )  # fmt: skip
 from cvae.config import Architecture, Sweep, Training
+from cvae.devices import make_mesh
 from cvae.distributions import kl_divergence
 from cvae.evaluation import active_units, evaluate, log_likelihood, over_examples
 from cvae.fitting import epochs, fit
@@ -52,8 +53,8 @@ __all__ = [
     "LogNormal", "Missing", "Mixed", "NegativeBinomial", "Normal", "Optional", "PointMass", "Poisson", "Sweep",
     "Training", "Unconditional", "active_units", "contributions", "counterfactual", "data", "distributions", "elbo",
     "epochs", "evaluate", "evaluation", "fit", "impute", "iwae", "kl_divergence", "load", "log_likelihood",
-    "log_weights", "make", "masked", "networks", "over_examples", "reconstruct", "replace", "sample", "save",
-    "schema", "setting", "sweeps", "use",
+    "log_weights", "make", "make_mesh", "masked", "networks", "over_examples", "reconstruct", "replace", "sample",
+    "save", "schema", "setting", "sweeps", "use",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from cvae import checks
 from cvae.conditions import Conditions
+from cvae.devices import DATA, gathered, mesh_for, on, put
 from cvae.keys import threefry
 from cvae.model import CVAE, as_floats, check_examples
 from cvae.networks import Params
@@ -62,7 +63,7 @@ def _apply(
         result = function(model, params, jax.random.fold_in(key, row), *example, **dict(options))
         return jax.tree.map(lambda values: values[0], result)
 
-    return jax.vmap(one)(rows, x, c)
+    return gathered(jax.vmap(one)(rows, x, c))
 
 
 def over_examples(
@@ -103,14 +104,18 @@ def over_examples(
     x, c = check_examples(model.architecture, x, c)
     model, x, c = at_origin(model, x, c)
     key, size = threefry(key), x.shape[0]
-    batch_size = min(batch_size, size)
+    mesh = mesh_for()
+    data = mesh.shape[DATA]
+    batch_size = -(-min(batch_size, size) // data) * data
+    apply, (params, key) = on(mesh, _apply), put(mesh, (params, key))
     fixed, chunks = tuple(sorted(options.items())), []
     bar = tqdm(total=size, desc=progress, unit="ex", unit_scale=True, disable=progress is None, leave=False)
     with bar:
         for first in range(0, size, batch_size):
             rows = np.arange(first, first + batch_size) % size  # the last batch is filled up from the start
-            batch = jax.tree.map(lambda values: values[rows], (x, dict(c)))  # noqa: B023
-            chunks.append(jax.tree.map(np.asarray, _apply(function, model, fixed, params, key, rows, *batch)))
+            batch = rows, *jax.tree.map(lambda values: values[rows], (x, dict(c)))  # noqa: B023
+            results = apply(function, model, fixed, params, key, *put(mesh, batch, DATA))
+            chunks.append(jax.tree.map(np.asarray, results))
             bar.update(min(batch_size, size - first))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:size], *chunks)
 

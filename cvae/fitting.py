@@ -23,6 +23,7 @@ from cvae import checks
 from cvae.conditions import Condition, Conditions, Unconditional
 from cvae.config import Architecture, Training
 from cvae.data.augmentation import Augment, augmentation, binarize
+from cvae.devices import MEMBER, mesh_for, on, put
 from cvae.distributions import center_and_spread
 from cvae.evaluation import evaluate
 from cvae.keys import BINARIZATION_SEEDS, named
@@ -164,8 +165,7 @@ def prepare(
     if moved.architecture:
         _warn_of_scale(moved.architecture, x[:CHECKED])
     condition = moved.architecture.condition if moved.architecture else original
-    x, c = jax.device_put((x, dict(c)))
-    return Prepared(moved, x, c, validation, augment or augmentation(condition, static_settings(training)))
+    return Prepared(moved, x, dict(c), validation, augment or augmentation(condition, static_settings(training)))
 
 
 def _warn_of_scale(architecture: Architecture, x: Any) -> None:
@@ -224,8 +224,12 @@ def iterate(
 
     States, keys and metrics of several have a leading axis.
     """
-    state, best, history = jax.device_put(start.state), start.best, list(start.history)
-    fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
+    is_group = key.ndim > 0
+    mesh = mesh_for(training.batch_size, len(key) if is_group else 1)
+    state, key = put(mesh, (start.state, key), *[MEMBER] * is_group)
+    (x, c), run_steps = put(mesh, (x, c)), on(mesh, run_steps)
+    best, history = start.best, list(start.history)
+    fold_in = jax.vmap(jax.random.fold_in, (0, None)) if is_group else jax.random.fold_in
     while not ended(training, history):
         number, began = len(history) + 1, time.perf_counter()
         state, metrics = _epoch(

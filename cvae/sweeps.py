@@ -21,6 +21,7 @@ from jax import Array
 from cvae import checks
 from cvae.conditions import Conditions
 from cvae.config import Sweep, Training
+from cvae.devices import MEMBER
 from cvae.fitting import Fitted, Progress, begin, check_resumed, epochs, iterate, notes_on, prepare, steps_per_call
 from cvae.keys import named
 from cvae.model import CVAE, masked
@@ -118,7 +119,7 @@ def _side_by_side(model: CVAE, training: Training, augment: Any) -> Any:
     @partial(jax.jit, static_argnames="count")
     def run_steps(states: TrainState, keys: Array, x: Array, c: Conditions, first: Array, *, count: int) -> Any:
         steps = partial(train_steps, model, training, count=count, augment=augment)
-        return jax.vmap(steps, (0, 0, None, None, None))(states, keys, x, c, first)
+        return jax.vmap(steps, (0, 0, None, None, None), spmd_axis_name=MEMBER)(states, keys, x, c, first)
 
     return run_steps
 

@@ -18,6 +18,7 @@ from jax import Array, lax
 from cvae.conditions import Conditions
 from cvae.config import Training
 from cvae.data.augmentation import Augment
+from cvae.devices import spread
 from cvae.model import CVAE
 from cvae.networks import Params, native_convolutions
 from cvae.objectives import hybrid, log_weights
@@ -124,12 +125,12 @@ def train_steps(
     transform = optimizer or default_optimizer(training, steps)
 
     def step(state: TrainState, inputs: tuple[Array, Array]) -> tuple[TrainState, Metrics]:
-        number, rows = inputs
+        number, rows = inputs[0], spread(inputs[1])
         beta = state.hyperparams.beta
         if training.beta_warmup > 0:
             beta = beta * jnp.minimum(1.0, state.step.astype(beta.dtype) / (training.beta_warmup * steps))
         augment_key, key = jax.random.split(jax.random.fold_in(steps_key, number))
-        batch = augment(augment_key, x[rows], {name: value[rows] for name, value in c.items()})
+        batch = augment(augment_key, *spread((x[rows], {name: value[rows] for name, value in c.items()})))
         gradient, metrics = jax.grad(_loss, has_aux=True)(state.params, model, training, key, *batch, beta)
         rate = state.hyperparams.learning_rate if optimizer is None else None
         return _updated(state, gradient, transform, rate, training), metrics
