@@ -61,7 +61,19 @@ def put(mesh: Mesh, tree: T, *axes: str) -> T:
     if mesh.size == 1:
         return jax.device_put(tree)  # type: ignore[no-any-return]
     sharding = NamedSharding(mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
+    if jax.process_count() > 1:
+        return jax.tree.map(lambda leaf: _put_on_all(leaf, sharding), tree)  # type: ignore[no-any-return]
     return jax.device_put(tree, sharding)  # type: ignore[no-any-return]
+
+
+def _put_on_all(leaf: Any, sharding: NamedSharding) -> Any:
+    """An array on devices of several processes, to which JAX copies from the host alone."""
+    if not isinstance(leaf, jax.Array) or not leaf.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        words = jax.device_put(np.asarray(jax.random.key_data(leaf)), sharding)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.asarray(leaf), sharding)
 
 
 def on(mesh: Mesh, function: Callable[..., T]) -> Callable[..., T]:
