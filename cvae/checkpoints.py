@@ -61,10 +61,17 @@ class Checkpointer:
             best_mode="min",
             preservation_policy=preserved,
             cleanup_tmp_directories=True,
+            multiprocessing_options=_alone(),
+            create=False,
             # Orbax calls this before it renames the folder: a checkpoint never appears without its digests.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._sign),
         )
-        handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        alone = _alone()
+        tree, plain = (
+            kind(multiprocessing_options=alone) for kind in (ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler)
+        )
+        handlers = {"tree": tree, "record": plain, "metrics": plain}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         self._writing = 0
 
@@ -172,7 +179,7 @@ def save_tree(folder: Path, tree: Any) -> None:
     new, old = _siblings(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save(new.absolute(), _to_host(tree), force=True)
             checkpointer.wait_until_finished()
         _write_manifest(new)
@@ -204,7 +211,7 @@ def load_tree(folder: Path, like: Any) -> Any:
     checks.require(place.is_dir(), "checkpoint", "be a folder", f"nothing at {folder}")
     damage = _damage(place)
     checks.require(not damage, "checkpoint", "be undamaged", f"{folder} ({damage})")
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         check_leaves(checkpointer.metadata(place.absolute()).item_metadata.tree, like, f"checkpoint {folder}")
         return _from_host(like, checkpointer.restore(place.absolute(), _targets(like)))
 
@@ -245,12 +252,18 @@ def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _to_host(tree: Any) -> Any:
-    """Copy the arrays to the host, except those that span processes."""
+    """Copy the arrays to the host; those of several processes must be copied to each."""
+    return jax.tree.map(np.array, tree)
 
-    def spans_processes(leaf: Any) -> bool:
-        return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
-    return jax.tree.map(lambda leaf: leaf if spans_processes(leaf) else np.array(leaf), tree)
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax's options by which this process writes and reads without waiting for others that it trains with."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    number = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"process_{number}"
+    )
 
 
 def _targets(like: Any) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -47,7 +48,8 @@ def mesh_for(batch_size: int = 0, members: int = 1) -> Mesh:
     mesh = jax.sharding.get_mesh()
     if not {DATA, MEMBER} <= set(mesh.axis_names):
         count = jax.device_count()
-        member = math.gcd(count, members)
+        # A member must be on one process's devices, which reads and saves it.
+        member = math.gcd(count, members) if jax.process_count() == 1 else 1
         return make_mesh(math.gcd(count // member, batch_size), member)
     data, member = mesh.shape[DATA], mesh.shape[MEMBER]
     checks.require(batch_size % data == 0, "batch_size", f"be a multiple of {data}, the mesh's data axis", batch_size)
@@ -70,7 +72,7 @@ def _put_on_all(leaf: Any, sharding: NamedSharding) -> Any:
     """An array on devices of several processes, to which JAX copies from the host alone."""
     if not isinstance(leaf, jax.Array) or not leaf.is_fully_addressable:
         return jax.device_put(leaf, sharding)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         words = jax.device_put(np.asarray(jax.random.key_data(leaf)), sharding)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
     return jax.device_put(np.asarray(leaf), sharding)

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
+import jax
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
@@ -23,7 +24,8 @@ import cvae
 from cvae import checks
 from cvae.config import Architecture, Config
 from cvae.data import Dataset, Split
-from cvae.settings import CountOrZero, Seed, replace, setting
+from cvae.settings import Count, CountOrZero, Seed, replace, setting
+from experiments.harness import processes
 from experiments.harness.compilation import enable_cache
 from experiments.harness.interruption import Stopped
 from experiments.harness.run import Examples, Run, Trained, finished
@@ -47,6 +49,16 @@ class RunSettings:
     """start over, and discard what the run folder holds"""
     figures: bool = True
     """draw the figures"""
+    distributed: bool = False
+    """this is one of several processes that run this command; JAX finds the others under SLURM, Open MPI, Kubernetes"""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, where the others are not found"""
+    num_processes: Count | None = None
+    """how many processes there are, with --coordinator"""
+    process_id: CountOrZero | None = None
+    """the number of this process from 0 on, with --coordinator"""
+    coordinator_timeout: Count = 300
+    """seconds to wait for all processes to connect"""
     compilation_cache: bool = True
     """keep compiled programs in the cache folder, so that the next call starts sooner"""
 
@@ -148,10 +160,12 @@ def plan(experiment: Experiment, settings: Any) -> tuple[Dataset, Config, Path]:
 def execute(experiment: Experiment, settings: Any) -> Path:
     """Fit, measure and draw what the settings say, or print the results that are there; returns the run folder."""
     dataset, config, out = plan(experiment, settings)
-    if summary := finished(out, settings, dataset):
-        print(report(experiment, summary))
+    processes.require_same("settings and data", cvae.settings.to_json(config), cvae.runs.fingerprint(dataset))
+    summary = finished(out, settings, dataset)
+    if processes.from_first(summary is not None):
+        print(report(experiment, summary) if summary else "")
         return out
-    with Run(config, out, settings, dataset) as run:
+    with processes.own_folder(out) as own, Run(config, own, settings, dataset) as run:
         job = Job(settings, dataset, run, experiment.examples)
         for name in config.models:
             job.trained[name] = experiment.fit(job, name)
@@ -249,6 +263,8 @@ def options(kind: type, description: str | None, default: Any = None, package: s
         settings = tyro.cli(kind, prog=prog, description=description, config=FLAGS, **defaults)
     if getattr(settings, "compilation_cache", True):
         enable_cache()
+    if isinstance(settings, RunSettings):
+        processes.join(settings)
     return settings
 
 
@@ -285,12 +301,17 @@ def protected(main: Callable[[], object]) -> None:
         _exit(f"error: {_as_option(str(error))}", 2)
     except (OSError, FloatingPointError) as error:  # a folder that cannot be written; a loss that is not finite
         _exit(f"error: {error}", 2)
+    except jax.errors.JaxRuntimeError:
+        if jax.process_count() == 1:
+            raise
+        processes.stop_alone()
     except KeyboardInterrupt:
         _exit("\nstopped", 130)
 
 
 def _exit(message: str, code: int) -> NoReturn:
     print(message, file=sys.stderr)
+    processes.leave(code)
     sys.exit(code)
 
 

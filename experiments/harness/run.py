@@ -18,6 +18,7 @@ from cvae import checkpoints, fitting, plotting, runs, training
 from cvae.config import Config
 from cvae.keys import BINARIZATION_SEEDS, named
 from cvae.progress import Bar
+from experiments.harness import processes
 from experiments.harness.interruption import Stopped, deferred
 
 SECONDS = 10  # between checkpoints by default
@@ -126,7 +127,7 @@ class Run:
         facts = {"versions": self.provenance["versions"], "data": data}
         folder = self.out / "checkpoints" / name
         with deferred() as signal, checkpoints.Checkpointer(folder) as checkpointer:
-            progress = self._restore(checkpointer, like, facts)
+            progress = self._sent(self._restore(checkpointer, like, facts), like)
             history = [] if progress is None else progress.history
             if self.config.sweep is None:  # once the data are known to be the same: it may ask for more epochs
                 runs.write_json(self.out / "config.json", cvae.settings.to_json(self.config))
@@ -140,7 +141,7 @@ class Run:
                     epoch = progress.history[-1]
                     bar.epoch(epoch)
                     runs.append_metrics(self.out, name, epoch)
-                    stopping, ended = signal(), fitting.ended(like.training, progress.history)
+                    stopping, ended = processes.any_of(signal()), fitting.ended(like.training, progress.history)
                     if stopping or ended or self._due(epoch.epoch, saved):
                         self._save(checkpointer, progress, facts)
                         saved = time.monotonic()
@@ -171,6 +172,15 @@ class Run:
         history = runs.history_from_json(found.record["history"])
         return fitting.Progress(found.tree["state"], found.tree["best"], history, like.training)
 
+    def _sent(self, progress: fitting.Progress | None, like: fitting.Progress) -> fitting.Progress | None:
+        """The progress that the first of several processes has restored, in all of them."""
+        history = processes.from_first(None if progress is None else runs.history_to_json(progress.history))
+        if history is None:
+            return None
+        found = None if progress is None else (progress.state, progress.best)
+        state, best = processes.arrays_from_first(found, (like.state, like.best))
+        return fitting.Progress(state, best, runs.history_from_json(history), like.training)
+
     def draw(self, figures: Iterator[tuple[str, Figure]]) -> None:
         """Write figures as DATASET_NAME.png and .pdf, and print where they are."""
         folder = self.out / "figures"
@@ -190,14 +200,9 @@ class Run:
 
 
 NOT_RECORDED = (
-    "data_dir",
-    "out",
-    "save_every",
-    "fresh",
-    "smoke",
-    "figures",
-    "compilation_cache",
-)  # settings that change no result
+    "data_dir", "out", "save_every", "fresh", "smoke", "figures", "compilation_cache", "distributed", "coordinator",
+    "num_processes", "process_id", "coordinator_timeout",
+)  # fmt: skip  # settings that change no result
 
 
 def recorded(settings: Any) -> dict[str, Any]:

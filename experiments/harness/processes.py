@@ -1,0 +1,142 @@
+"""Several processes that run one command, each with devices of its own: the first prints, writes and draws.
+
+The others compute the same in step, silently, in a folder of their own that is thrown away. They need to read the data,
+but no run folder: what the first one restores is sent to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from cvae import checks
+
+T = TypeVar("T")
+_errors: dict[str, Any] = {}  # the stream of a process that is silent otherwise
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+
+
+def join(settings: Any) -> None:
+    """Connect to the other processes, if the settings say so; all but the first fall silent.
+
+    Raises:
+        ValueError: options contradict each other, or the coordinator does not answer in time.
+    """
+    given = {name: getattr(settings, name) for name in ("coordinator", "num_processes", "process_id")}
+    if not settings.distributed:
+        for name, value in given.items():
+            checks.require(value is None, name, "be left out without --distributed", value)
+        return
+    known = [name for name, value in given.items() if value is not None]
+    checks.require(len(known) in (0, 3), "coordinator", "come with --num-processes and --process-id", known)
+    if known:
+        count, number = settings.num_processes, settings.process_id
+        checks.require(number < count, "process_id", f"be below --num-processes, {count}", number)
+    seconds = settings.coordinator_timeout
+    try:
+        jax.distributed.initialize(
+            settings.coordinator, settings.num_processes, settings.process_id,
+            initialization_timeout=seconds, heartbeat_timeout_seconds=HEARTBEAT,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:  # of JAX: no answer, or no cluster is found
+        if not known:
+            raise ValueError(f"--distributed must be used in a cluster, or with --coordinator, got {error}") from None
+        rule = f"be answered by all {settings.num_processes} processes within {seconds} s"
+        raise ValueError(f"--coordinator must {rule}, got {settings.coordinator}") from None
+    if not is_first():
+        _fall_silent()
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, writes and draws."""
+    return jax.process_index() == 0
+
+
+def _fall_silent() -> None:
+    """Write nowhere, but for the traceback of a bug, and that another process has ended."""
+    errors = _errors.setdefault("stream", os.fdopen(os.dup(2), "w"))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+
+    def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        import traceback
+
+        traceback.print_exception(kind, error, trace, file=errors)
+
+    sys.excepthook = show
+
+
+@contextmanager
+def own_folder(out: Path) -> Iterator[Path]:
+    """The run folder for the first process, one that is thrown away for the others."""
+    if is_first():
+        yield out
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / out.name
+
+
+def require_same(what: str, *parts: Any) -> None:
+    """Refuse to go on if these values, as JSON, differ between the processes."""
+    if jax.process_count() == 1:
+        return
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
+    found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    others = [number for number, each in enumerate(found) if (each != found[0]).any()]
+    checks.require(not others, what, "be the same in every process", f"others in {others}")
+
+
+def any_of(signal: int | None) -> int | None:
+    """The signal that any of the processes has received."""
+    if jax.process_count() == 1:
+        return signal
+    return int(multihost_utils.process_allgather(np.int32(signal or 0)).max()) or None
+
+
+def from_first(value: T) -> T:
+    """A value of plain data as the first process has it."""
+    if jax.process_count() == 1:
+        return value
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    sent = multihost_utils.broadcast_one_to_all(np.resize(text, size))
+    return json.loads(bytes(np.asarray(sent, np.uint8)))  # type: ignore[no-any-return]
+
+
+def arrays_from_first(tree: Any, like: Any) -> Any:
+    """A tree of arrays as the first process has it; in the others it may be None."""
+    if jax.process_count() == 1:
+        return tree
+    if tree is None:
+        tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    return multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, tree))
+
+
+def stop_alone() -> None:
+    """End because another process has: with one sentence, and without waiting for it."""
+    print(
+        "error: another process has ended; the same command in all of them goes on from the last checkpoint",
+        file=_errors.get("stream", sys.stderr),
+        flush=True,
+    )
+    leave(1)
+
+
+def leave(code: int) -> None:
+    """End at once if there are other processes, for which the usual way out would wait."""
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
