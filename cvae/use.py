@@ -7,7 +7,8 @@
 For a model of a table, one whose architecture has a schema, x is a table, of which the schema reads c too: a polars or
 pandas data frame, or the path of a file. Results are data frames with a row for every row of x, pandas' own for
 pandas' own. For a model of arrays, x and c are arrays as everywhere, and results are dicts of arrays of length N: what
-is a column of its own per latent, category or column of a table is then the second axis.
+is a column of its own per latent, category or column of a table is then the second axis. Where a label has words for
+its classes, as after a fit to a folder of images, it may be given as words, and results have these.
 """
 
 from __future__ import annotations
@@ -21,13 +22,22 @@ from jax import Array
 from scipy.special import softmax
 
 from cvae import checks, generation, imputation
-from cvae.classification import class_log_likelihoods, without_optional
-from cvae.conditions import Label
-from cvae.config import parts_of
+from cvae.classification import class_log_likelihoods, labels_of
 from cvae.evaluation import log_likelihood
 from cvae.model import CVAE
 from cvae.networks import Params
-from cvae.rows import Rows, architecture_of, condition_arrays, examples, filled, known, like, replaced, rows_of
+from cvae.rows import (
+    Rows,
+    architecture_of,
+    condition_arrays,
+    examples,
+    filled,
+    known,
+    like,
+    replaced,
+    rows_of,
+    words_of,
+)
 from cvae.schema import Schema
 
 MOST_NAMED = 3  # columns that contribute most to a score
@@ -259,8 +269,7 @@ def predict(
     """
     architecture = architecture_of(model)
     checks.one_of("prior", prior, PRIORS)
-    labels = {part.name: part for part in map(without_optional, parts_of(architecture.condition))
-              if isinstance(part, Label)}  # fmt: skip
+    labels = labels_of(architecture.condition)
     hint = "" if architecture.schema is None else " (impute fills in a column that is modelled)"
     rule = f"be a label that the model is conditioned on, one of {list(labels)}{hint}"
     checks.require(column in labels, "column", rule, checks.shown(column))
@@ -274,7 +283,7 @@ def predict(
     probability = softmax(scores.astype(np.float64) + log_prior, axis=1)
     predicted = probability.argmax(axis=1)
     if schema is None:
-        return {"predicted": predicted, "probability": probability}
+        return {"predicted": words_of(labels[column], predicted), "probability": probability}
     words = schema.column(column)
     each = {f"probability_{word}": probability[:, k] for k, word in enumerate(words.categories)}
     return like(x, pl.DataFrame({"predicted": words.decode(predicted.astype(np.float64)), **each}))
