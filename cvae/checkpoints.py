@@ -185,6 +185,11 @@ def save_tree(folder: Path, tree: Any) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def holds_tree(folder: Path) -> bool:
+    """Whether `save_tree` has written something to a folder, whole or not."""
+    return folder.exists() or any(path.exists() for path in _siblings(folder))
+
+
 def load_tree(folder: Path, like: Any) -> Any:
     """Read what `save_tree` wrote, to the bit.
 

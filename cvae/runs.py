@@ -100,6 +100,9 @@ def load(folder: str | os.PathLike[str], name: str | None = None) -> tuple[CVAE,
     name = next(iter(config.models)) if name is None else name
     kind, _, member = name.partition("/") if config.sweep is not None else (name, "", "")
     checks.one_of("name", kind, list(config.models))
+    rule = "hold final parameters (repeat the command that began the fit: it goes on where it stopped)"
+    begun = f"{path}, which has none of {kind!r} yet"
+    checks.require(checkpoints.holds_tree(path / "params" / kind), "run folder", rule, begun)
     model = make(config.models[kind])
     if config.sweep is not None:
         members = sorted(each.name for each in (path / "params" / kind).glob("[!.]*"))
