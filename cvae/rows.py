@@ -17,7 +17,7 @@ import polars as pl
 from cvae import checks
 from cvae.classification import labels_of
 from cvae.columns import Column
-from cvae.conditions import Conditions, Label, Optional
+from cvae.conditions import Conditions, Continuous, Label, Optional
 from cvae.config import Architecture, parts_of
 from cvae.model import CVAE, check_examples
 from cvae.schema import Schema
@@ -34,9 +34,10 @@ def architecture_of(model: CVAE) -> Architecture:
     return model.architecture
 
 
-def known(architecture: Architecture) -> str:
-    """The names of the conditions, as a refusal lists them."""
-    return ", ".join(architecture.condition.spec) or "no conditions: the model is unconditional"
+def one_of_conditions(architecture: Architecture, verb: str = "be") -> str:
+    """The rule for a name of a condition, as a refusal has it."""
+    names = ", ".join(architecture.condition.spec)
+    return f"{verb} one of {names}" if names else "be left out, as the model is unconditional"
 
 
 def examples(
@@ -81,7 +82,7 @@ def condition_arrays(
     for name in given:
         modelled = schema is not None and name in [column.name for column in schema.modelled]
         got = f"{name!r}{', which is modelled' if modelled else ''}"
-        checks.require(name in specs, "condition", f"be one of {known(architecture)}", got)
+        checks.require(name in specs, "condition", one_of_conditions(architecture), got)
     absent = required(architecture, given) if whole else {}
     example = ", ".join(f"{name}={value}" for name, value in absent.items())
     checks.require(not absent, "conditions", f"be given for {list(absent)}, such as {example}", list(given) or "none")
@@ -106,8 +107,10 @@ def required(architecture: Architecture, given: Mapping[str, Any]) -> dict[str, 
 def _example(architecture: Architecture, name: str) -> str:
     """A value that a condition can have."""
     if architecture.schema is None:
-        label = labels_of(architecture.condition).get(name)
-        return repr(label.categories[0]) if label is not None and label.categories else "0"
+        part = next((part for part in parts_of(architecture.condition) if getattr(part, "name", None) == name), None)
+        if isinstance(part, Continuous):
+            return ",".join(f"{mean:.3g}" for mean in part.mean)
+        return repr(part.categories[0]) if isinstance(part, Label) and part.categories else "0"
     column = architecture.schema.column(name)
     if column.is_label:
         return repr(column.categories[0])

@@ -32,8 +32,8 @@ from cvae.rows import (
     condition_arrays,
     examples,
     filled,
-    known,
     like,
+    one_of_conditions,
     replaced,
     rows_of,
     words_of,
@@ -233,9 +233,10 @@ def counterfactual(
         ValueError: as `encode` and `generate`, or no condition is given.
     """
     architecture = architecture_of(model)
+    checks.require(len(architecture.condition.spec) > 0, "model", "have conditions for a counterfactual", "none")
     array, before = examples(architecture, x, c)
     changed = {**(conditions or {}), **named}
-    checks.require(len(changed) > 0, "conditions", f"change one of {known(architecture)}", "none")
+    checks.require(len(changed) > 0, "conditions", one_of_conditions(architecture, "change"), "none")
     after = {**before, **condition_arrays(architecture, len(array), changed, whole=False)}
     rows = generation.counterfactual(model, params, key, array, before, after, mean=mean, progress=progress)
     made = rows_of(architecture, rows, after)
@@ -271,7 +272,8 @@ def predict(
     checks.one_of("prior", prior, PRIORS)
     labels = labels_of(architecture.condition)
     hint = "" if architecture.schema is None else " (impute fills in a column that is modelled)"
-    rule = f"be a label that the model is conditioned on, one of {list(labels)}{hint}"
+    which = f"one of {list(labels)}" if labels else "of which it has none"
+    rule = f"be a label that the model is conditioned on, {which}{hint}"
     checks.require(column in labels, "column", rule, checks.shown(column))
     array, conditions = examples(architecture, x, c, without=column)
     scores = class_log_likelihoods(

@@ -1,12 +1,14 @@
 """The commands on a fitted model, as a user calls them: on a table, on arrays, and on digits."""
 
+import shutil
+
 import jax
 import numpy as np
 import polars as pl
 import pytest
 
 import cvae
-from cvae import schema
+from cvae import runs, schema
 from experiments import use
 from tests.commands import assert_refused, call, untrained
 from tests.conftest import build
@@ -149,10 +151,10 @@ REFUSED = {
     "generate RUN --condition sex=male --count 0": "count",
     "generate RUN --given whole.csv --condition sex=male --condition year=8": "--given must have a condition that",
     "generate nowhere": "run folder must hold a config.json",
-    "encode RUN nowhere.csv": "nowhere.csv must be a .csv or .parquet file, got no such file",
+    "encode RUN nowhere.csv": "nowhere.csv must be a table, .csv or .parquet, as the model was fitted to, got no ",
     "encode RUN rows.npz": "rows.npz must be a table, .csv or .parquet, as the model was fitted to, got a .npz file",
-    "encode RUN birds.csv --out birds.csv": "--out must be another file than the one that is read, got birds.csv",
-    "encode arrays birds.csv": "birds.csv must be an .npz file of arrays, as the model was fitted to, got a .csv file",
+    "encode RUN birds.csv --out birds.csv": "--out must be another path than the one that is read, got birds.csv",
+    "encode arrays birds.csv": "birds.csv must be arrays, .npz or .npy, or a folder of images, as the model was fitted",
     "encode arrays rows.npz --x nothing": "--x must name an array of rows.npz of shape [N, 4], one of ['rows']",
     "score RUN ragged.csv": "ragged.csv must have 2 fields in every line, as in the line of names, got 3 in line 2",
     "score RUN new.csv": "column 'sex' must be one of 'female', 'male', the values in the training rows, got",
@@ -224,7 +226,22 @@ def test_digits(tmp_path):
     changed = np.load(tmp_path / "run" / "use" / "some_counterfactual.npz")["images"]
     assert (changed.dtype, changed.shape) == (np.uint8, images.shape)
     assert_refused(call(use, "generate", folder, "--condition", "label=12"), "must be integers in [0, 10), got 12")
-    assert_refused(call(use, "impute", folder, str(tmp_path / "some.npz")), "x must have a missing cell")
+    assert_refused(call(use, "impute", folder, str(tmp_path / "some.npz")), "must be fitted to data with missing")
+
+
+def test_runs_that_are_not_finished_and_sweeps_say_what_to_do(tmp_path):
+    run = untrained(tmp_path / "run")
+    shutil.rmtree(run / "params")
+    (run / "summary.json").unlink()
+    generate = ("generate", str(run), "--condition", "label=3")
+    rule = "run folder must hold final parameters (repeat the command that began the fit: it goes on where it stopped)"
+    assert_refused(call(use, *generate), f"{rule}, got {run}, which has none of 'cvae' yet")
+    config = cvae.replace(runs.read_config(run), sweep=cvae.Sweep())
+    runs.write_json(run / "config.json", cvae.settings.to_json(config))
+    assert_refused(call(use, *generate), "run folder must hold final parameters")
+    (run / "params" / "cvae" / "z02_seed0").mkdir(parents=True)
+    message = f"--model must name a model of the sweep {run}, such as --model cvae/z02_seed0, got none of its 1"
+    assert_refused(call(use, *generate), message)
 
 
 def test_the_functions_of_the_command_are_those_of_the_library(folder):

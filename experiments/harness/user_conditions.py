@@ -121,18 +121,30 @@ def _image(
         varies = np.broadcast_to(np.array(fields.get("scale", 1.0)) > 0, event)
         c["observed"] = _mask(name, mask, x.shape, varies)
     elif "observed" in condition.spec:
-        key = named(named(jax.random.key(seed), "test"), "init")
-        c["observed"] = np.asarray(masks.draw(name, key, len(x), event))
+        c["observed"] = drawn_masks(name, seed, x.shape)
     return condition, c
 
 
+def drawn_masks(name: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The masks of examples that are scored, bool [N, *event], always the same of a seed."""
+    key = named(named(jax.random.key(seed), "test"), "init")
+    return np.asarray(masks.draw(name, key, shape[0], shape[1:]))
+
+
 def _mask(name: str, mask: np.ndarray, shape: tuple[int, ...], varies: np.ndarray) -> np.ndarray:
+    """A mask per example, as `every_mask` gives them; each must hide something."""
+    every = every_mask(name, mask, shape)
+    whole = (every | ~varies).reshape(len(every), -1).all(axis=1)
+    rule = "hide something of every example"
+    checks.require(not whole.any(), repr(name), rule, f"nothing hidden at row {whole.argmax()}")
+    return every
+
+
+def every_mask(name: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A mask per example, from one of each or one for all; those of images may leave out the channels."""
-    require, event = checks.require, shape[1:]
+    event = shape[1:]
     shapes = [event, shape] + ([event[:-1], shape[:-1]] if len(event) == 3 else [])
     rule = f"be boolean, True where x is observed, of a shape among {', '.join(map(str, shapes))}"
-    require(mask.dtype == bool and mask.shape in shapes, repr(name), rule, f"{mask.dtype} of shape {mask.shape}")
-    every = np.broadcast_to(mask if mask.shape in shapes[:2] else mask[..., None], shape)
-    whole = (every | ~varies).reshape(len(every), -1).all(axis=1)
-    require(not whole.any(), repr(name), "hide something of every example", f"nothing hidden at row {whole.argmax()}")
-    return every
+    fits = mask.dtype == bool and mask.shape in shapes
+    checks.require(fits, repr(name), rule, f"{mask.dtype} of shape {mask.shape}")
+    return np.broadcast_to(mask if mask.shape in shapes[:2] else mask[..., None], shape)

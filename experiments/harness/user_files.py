@@ -101,17 +101,16 @@ def _read_npy(options: Input) -> tuple[Arrays, str, list[Wanted]]:
 def _read_folder(options: Input, notes: list[str]) -> tuple[Arrays, str, list[Wanted]]:
     """The images of a folder, and columns of its `labels.csv` as arrays."""
     checks.require(options.x is None, "--x", "be left out for a folder of images", options.x)
-    images, table, more = read_images(options.data)
+    pixels, table, names, more = read_images(options.data)
     notes += more
     name = options.data.resolve().name
-    known = [] if table is None else [column for column in table.columns if column != name]
-    arrays, wanted = {name: images}, _parse(options, plain=True)
+    known = [column for column in table.columns if column not in (name, names)]
+    arrays, wanted = {name: pixels}, _parse(options, plain=True)
     for number, (kind, column, _) in enumerate(wanted):
         if kind == "image" and column in masks.MASKS:
             continue
         rule = f"name a column of labels.csv, one of {', '.join(known)}" if known else "have a labels.csv in the folder"
-        checks.require(table is not None and column in known, "--condition", rule, repr(column))
-        assert table is not None
+        checks.require(column in known, "--condition", rule, repr(column))
         schema = infer(table.select(column), kinds={column: "categorical"} if kind == "label" else {})
         (found,) = schema.columns
         values = found.encode(table[column])
