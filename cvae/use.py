@@ -168,7 +168,8 @@ def impute(
     array, conditions = examples(architecture, x, c)
     missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
     chosen = np.flatnonzero(missing.reshape(len(array), -1).any(axis=1))
-    checks.require(len(chosen) > 0, "x", "have a missing cell in a modelled column", "none")
+    rule = "have a missing number, NaN" if architecture.schema is None else "have a missing cell in a modelled column"
+    checks.require(len(chosen) > 0, "x", rule, "none")
     found = imputation.impute(
         model, params, key, array[chosen], {name: values[chosen] for name, values in conditions.items()},
         num_draws=num_draws, num_samples=num_samples, progress=progress,

@@ -32,7 +32,7 @@ from cvae import checks, use
 from cvae.classification import labels_of
 from cvae.config import Architecture
 from cvae.data import split_rows
-from cvae.rows import one_of_conditions, required
+from cvae.rows import required
 from cvae.settings import Count, CountOrZero, NonNegative, Seed, from_json, replace, setting
 from cvae.tables import SUFFIXES
 from experiments.harness import cli, files, outputs
@@ -75,8 +75,7 @@ class Generate(Settings):
     condition: Assignments = field(default=(), kw_only=True)
     """NAME=VALUE, such as cut=Ideal; may be repeated; an optional condition may be left out"""
     given: Path | None = field(default=None, kw_only=True)
-    """file of conditions, as FILE of the other commands; each row gives one drawn row, in place of --count, and
-    --condition comes before it"""
+    """file of conditions, each row of which gives one drawn row, in place of --count; --condition comes before it"""
     mean: bool = field(default=False, kw_only=True)
     """means of p(x | z, c) in place of draws"""
     temperature: NonNegative = field(default=1.0, kw_only=True)
@@ -148,8 +147,10 @@ def execute(settings: Any) -> Path:
     if source is not None:
         files.check_kind(architecture, source)
     if isinstance(settings, Impute):
-        rule = "be fitted to data with missing numbers or cells, to fill in others"
-        checks.require(isinstance(architecture.likelihood, cvae.Missing), str(settings.run), rule, "a model without")
+        hint = " (after a fit with --condition image=MASK, generate --given completes images)"
+        rule = "be fitted to data with missing cells to fill in others" + hint * (len(architecture.event_shape) == 3)
+        holds = isinstance(architecture.likelihood, cvae.Missing)
+        checks.require(holds, str(settings.run), rule, "a model of data without")
     usual = _usual_out(settings, architecture, recorded)
     out = settings.out or usual
     outputs.check(out, _suffixes(settings, architecture), source, replace=settings.out is None)
@@ -169,13 +170,23 @@ def execute(settings: Any) -> Path:
 
 def _load(settings: Settings) -> tuple[cvae.CVAE, Any]:
     """The model and its parameters; a sweep has many, of which one must be named."""
-    if settings.model is None and (settings.run / "config.json").is_file():
-        config = cvae.runs.read_config(settings.run)
-        members = sorted(settings.run.glob("params/*/[!.]*")) if config.sweep is not None else []
-        names = [path.relative_to(settings.run / "params").as_posix() for path in members]
-        rule = f"name a model of the sweep {settings.run}, such as --model {names[0] if names else ''}"
-        checks.require(not names, "--model", rule, f"none of its {len(names)}")
-    return cvae.load(settings.run, settings.model)
+    run, name = settings.run, settings.model
+    if not (run / "config.json").is_file() and not (run / "architecture.json").is_file():
+        others = sorted(path.parent for folder in (run, run.parent) for path in folder.glob("*/config.json"))
+        hint = f", such as {others[0]}" if others else " (experiments.fit makes one)"
+        got = "another folder" if run.is_dir() else "no such folder"
+        checks.require(False, str(run), f"be the folder of a fitted model{hint}", got)
+    if (run / "config.json").is_file():
+        config = cvae.runs.read_config(run)
+        names = list(config.models)
+        if config.sweep is not None:
+            members = sorted(run.glob("params/*/[!.]*"))
+            names = [path.relative_to(run / "params").as_posix() for path in members]
+        usual = name is None and (config.sweep is None or not names)
+        rule = f"name a model of {run}, such as --model {names[0] if names else ''}"
+        got = f"none of the {len(names)} of the sweep" if name is None else name
+        checks.require(usual or name in names, "--model", rule, got)
+    return cvae.load(run, name)
 
 
 def part_of(run: Path, file: Path, count: int) -> np.ndarray | None:
@@ -253,7 +264,8 @@ def _typed(architecture: Architecture, values: dict[str, str]) -> dict[str, Any]
     for name, spec in architecture.condition.spec.items():
         if name in values and not (name in labels and labels[name].categories):
             array = spec.kind in ("pixels", "mask")
-            checks.require(not array, "condition", "be a label or a number on the command line", f"the image {name!r}")
+            rule = "be a label or a number (--given names a file of images)"
+            checks.require(not array, "--condition", rule, f"the image {name!r}")
             try:
                 numbers = [float(part) for part in values[name].split(",")]
             except ValueError:
@@ -281,8 +293,9 @@ def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: 
     conditions, count = _typed(architecture, given), settings.count
     if settings.given is not None:
         recorded = files.Recorded.of(settings.run)
-        table = files.read_conditions(architecture, settings.given, given, recorded=recorded, seed=settings.seed)
-        conditions, count = conditions | table, len(next(iter(table.values())))
+        held = files.read_conditions(architecture, settings.given, given, recorded=recorded, seed=settings.seed)
+        conditions, count = conditions | dict(held.c), len(next(iter(held.c.values())))
+        data = data._replace(table=held.table, names=held.names)
     is_known = given.keys() <= architecture.condition.spec.keys()  # else `use.generate` refuses it
     absent = required(architecture, conditions) if is_known else {}
     images = [name for name in absent if architecture.condition.spec[name].kind in ("pixels", "mask")]
@@ -343,10 +356,12 @@ def counterfactual(
 ) -> None:
     """Write the rows under other conditions."""
     assert model.architecture is not None
-    changes = assignments("--set", settings.changes)
-    for name in changes:
-        rule = one_of_conditions(model.architecture, "name")
-        checks.require(name in model.architecture.condition.spec, "--set", rule, name)
+    changes, specs = assignments("--set", settings.changes), model.architecture.condition.spec
+    settable = [name for name, spec in specs.items() if spec.kind not in ("pixels", "mask")]
+    rule = "be conditioned on a label or a number, which --set changes"
+    checks.require(len(settable) > 0, str(settings.run), rule, "a model without")
+    for name in changes or ["none"]:
+        checks.require(name in settable, "--set", f"change one of {', '.join(settable)}", name)
     conditions = _typed(model.architecture, changes)
     found = use.counterfactual(model, params, key, data.x, data.c, conditions, mean=settings.mean, progress=True)
     rows = outputs.rows(data, out, found)

@@ -150,7 +150,7 @@ REFUSED = {
     "generate RUN --condition sex=male --out rows.npz": "--out must end in .csv or .parquet, got 'rows.npz'",
     "generate RUN --condition sex=male --count 0": "count",
     "generate RUN --given whole.csv --condition sex=male --condition year=8": "--given must have a condition that",
-    "generate nowhere": "run folder must hold a config.json",
+    "generate nowhere": "nowhere must be the folder of a fitted model (experiments.fit makes one), got no such folder",
     "encode RUN nowhere.csv": "nowhere.csv must be a table, .csv or .parquet, as the model was fitted to, got no ",
     "encode RUN rows.npz": "rows.npz must be a table, .csv or .parquet, as the model was fitted to, got a .npz file",
     "encode RUN birds.csv --out birds.csv": "--out must be another path than the one that is read, got birds.csv",
@@ -159,8 +159,8 @@ REFUSED = {
     "score RUN ragged.csv": "ragged.csv must have 2 fields in every line, as in the line of names, got 3 in line 2",
     "score RUN new.csv": "column 'sex' must be one of 'female', 'male', the values in the training rows, got",
     "impute RUN whole.csv": "x must have a missing cell in a modelled column, got none",
-    "counterfactual RUN birds.csv": "conditions must change one of sex, year, got none",
-    "counterfactual RUN birds.csv --set wild=true": "--set must name one of sex, year, got wild",
+    "counterfactual RUN birds.csv": "--set must change one of sex, year, got none",
+    "counterfactual RUN birds.csv --set wild=true": "--set must change one of sex, year, got wild",
     "predict RUN birds.csv wild": "column must be a label that the model is conditioned on, one of ['sex']",
 }
 
@@ -226,7 +226,7 @@ def test_digits(tmp_path):
     changed = np.load(tmp_path / "run" / "use" / "some_counterfactual.npz")["images"]
     assert (changed.dtype, changed.shape) == (np.uint8, images.shape)
     assert_refused(call(use, "generate", folder, "--condition", "label=12"), "must be integers in [0, 10), got 12")
-    assert_refused(call(use, "impute", folder, str(tmp_path / "some.npz")), "must be fitted to data with missing")
+    assert_refused(call(use, "impute", folder, str(tmp_path / "some.npz")), "must be fitted to data with missing cells")
 
 
 def test_runs_that_are_not_finished_and_sweeps_say_what_to_do(tmp_path):
@@ -240,8 +240,11 @@ def test_runs_that_are_not_finished_and_sweeps_say_what_to_do(tmp_path):
     runs.write_json(run / "config.json", cvae.settings.to_json(config))
     assert_refused(call(use, *generate), "run folder must hold final parameters")
     (run / "params" / "cvae" / "z02_seed0").mkdir(parents=True)
-    message = f"--model must name a model of the sweep {run}, such as --model cvae/z02_seed0, got none of its 1"
+    message = f"--model must name a model of {run}, such as --model cvae/z02_seed0, got none of the 1 of the sweep"
     assert_refused(call(use, *generate), message)
+    assert_refused(call(use, *generate, "--model", "vae"), "such as --model cvae/z02_seed0, got vae")
+    other = f"must be the folder of a fitted model, such as {run}, got another folder"
+    assert_refused(call(use, "generate", str(tmp_path)), other)
 
 
 def test_the_functions_of_the_command_are_those_of_the_library(folder):

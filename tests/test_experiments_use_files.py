@@ -85,7 +85,9 @@ SCORES = {"part": (WORDS, EACH)} | {
     name: (FLOATS, EACH) for name in ("log_likelihood", "standard_error", "effective_samples")
 }
 NAMED = {"file": (WORDS, EACH)}
-WITHOUT = "must be fitted to data with missing numbers"
+WITHOUT = (
+    "must be fitted to data with missing cells to fill in others (after a fit with --condition image=MASK, generate"
+)
 # The options of every command, and what it writes: the file, and the names, kinds and shapes in it; or its refusal.
 WRITTEN = {
     "table.csv": {
@@ -123,7 +125,7 @@ WRITTEN = {
         "encode": ("rows_encode.npz", ENCODED),
         "score": ("rows_score.npz", SCORES | {"contribution": (FLOATS, (SIZE, 3))}),
         "impute": ("rows_impute.npz", {"rows": (FLOATS, (SIZE, 3))}),
-        "counterfactual --set kind=1": "--set must be left out, as the model is unconditional, got kind",
+        "counterfactual --set kind=1": "must be conditioned on a label or a number, which --set changes, got a model",
         "predict kind": "column must be a label that the model is conditioned on, of which it has none",
     },
     "images": {
@@ -254,6 +256,7 @@ def test_rows_are_drawn_for_the_conditions_of_any_file(fitted):
         result = command(folder, "generate", f"runs/{file}", "--given", file, "--out", out)
         assert result.returncode == 0, result.stderr
         np.testing.assert_array_equal(contents(folder / out)[name], given[name])
+    assert read_images(folder / "given").table["file"][8] == "08.png"
 
 
 @pytest.mark.parametrize("mask", ["left_half", "random_pixels", "seen"])
@@ -268,6 +271,12 @@ def test_images_are_completed(mask, fitted):
         options = ["--x", "pixels", "--condition", f"image={mask}", "--out", run, *QUICK]
         assert call(fit, "--data", "part.npz", *options).returncode == 0
     assert_refused(command(folder, "generate", run), "--given must name a file or folder of images to complete")
+    assert_refused(
+        command(folder, "generate", run, "--condition", "image=1"), "--condition must be a label or a number ("
+    )
+    assert_refused(
+        command(folder, "counterfactual", run, "part.npz"), "must be conditioned on a label or a number, which"
+    )
     result = command(folder, "generate", run, "--given", "part.npz")
     assert result.returncode == 0, result.stderr
     assert np.load(folder / run / "use" / "generate.npz")["pixels"].shape == (SIZE, *SHAPE, 1)

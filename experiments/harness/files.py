@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ class Examples(NamedTuple):
     """The examples in a file as the functions of `cvae.use` take them: a table, or the arrays x and c."""
 
     x: Any
-    c: Conditions | None = None
+    c: Conditions = MappingProxyType({})
     name: str = "x"  # of the array of examples in the file
     shape: tuple[int, ...] | None = None  # of an example there
     dtype: Any = None  # of the array there
@@ -60,9 +61,9 @@ class Examples(NamedTuple):
         """A column, or a condition, as words with null for a missing one; None if the file does not hold it."""
         if isinstance(self.x, pl.DataFrame):
             return self.x[name].cast(pl.String) if name in self.x.columns else None
-        if name not in (self.c or {}):
+        if name not in self.c:
             return None
-        words = pl.Series(name, np.asarray((self.c or {})[name]).astype(str).tolist())
+        words = pl.Series(name, np.asarray(self.c[name]).astype(str).tolist())
         return words.replace("", None)
 
     def reported(self, count: int) -> tuple[np.ndarray, str]:
@@ -123,8 +124,8 @@ def read_conditions(
     *,
     recorded: Recorded,
     seed: int = 0,
-) -> dict[str, Any]:
-    """The conditions in a file but for those that are given otherwise, each with as many values as there are rows.
+) -> Examples:
+    """The conditions in a file but for those that are given otherwise, without x.
 
     Raises:
         ValueError: it cannot be read, or lacks one.
@@ -135,12 +136,13 @@ def read_conditions(
         table = read_table(path)
         absent = [name for name in wanted if name not in table.columns]
         checks.require(not absent, "--given", f"be a table with the columns {wanted}", f"none named {absent}")
-        return {name: table[name] for name in wanted}
+        return Examples(None, {name: table[name] for name in wanted})
     held, x = _held(architecture, path, None, recorded), None
     if any(architecture.condition.spec[name].kind == "pixels" for name in wanted):
         name = _name_of_x(architecture, path, held, None, recorded)
         x = _as_model(_as_event(held.arrays[name], architecture.event_shape))
-    return _conditions(architecture, path, held, x, set(given), recorded.mask or "observed", seed)
+    c = _conditions(architecture, path, held, x, given, recorded.mask or "observed", seed)
+    return Examples(None, c, table=held.table, names=held.names)
 
 
 # Arrays and folders of images
