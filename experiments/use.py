@@ -151,8 +151,7 @@ def execute(settings: Any) -> Path:
         rule = "be fitted to data with missing cells to fill in others" + hint * (len(architecture.event_shape) == 3)
         holds = isinstance(architecture.likelihood, cvae.Missing)
         checks.require(holds, str(settings.run), rule, "a model of data without")
-    usual = _usual_out(settings, architecture, recorded)
-    out = settings.out or usual
+    out = settings.out or _usual_out(settings, architecture, recorded)
     outputs.check(out, _suffixes(settings, architecture), source, replace=settings.out is None)
     if isinstance(settings, Impute):
         for part in ("cells", "draws"):
@@ -194,7 +193,7 @@ def part_of(run: Path, file: Path, count: int) -> np.ndarray | None:
     from experiments import fit
 
     summary = cvae.runs.read_summary(run) if (run / "summary.json").is_file() else {}
-    if summary.get("experiment") != "fit" or sum(summary["examples"].values()) != count:
+    if summary.get("experiment") != "fit" or sum(summary.get("examples", {}).values()) != count:
         return None
     names = {each.name for each in dataclasses.fields(Input)}
     settings = {name: value for name, value in summary["settings"].items() if name in names}
@@ -221,7 +220,8 @@ def _usual_out(settings: Settings, architecture: Architecture, recorded: files.R
         suffix = outputs.FOLDER if isinstance(settings, Generate | Counterfactual) else ".csv"
     if source is not None:
         command = f"{source.resolve().name if source.is_dir() else source.stem}_{command}"
-    return settings.run / "use" / f"{command}{suffix}"
+    name = command.replace(".", "_") if suffix == outputs.FOLDER else command  # what follows a point is a suffix
+    return settings.run / "use" / f"{name}{suffix}"
 
 
 def _suffixes(settings: Settings, architecture: Architecture) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import numpy as np
 import polars as pl
@@ -246,6 +247,20 @@ def test_results_on_images_may_be_arrays_and_those_on_arrays_a_table(fitted):
     result = command(folder, "generate", "runs/arrays.npz", "--count", 4, "--condition", "kind=0", "--condition",
                      "age=2", "--out", "drawn")  # fmt: skip
     assert read_images(folder / "drawn").table["kind"].to_list() == [0] * 4
+
+
+def test_labels_of_any_type_are_known_values(fitted):
+    """Of an .npz file whose labels are whole floats or bool, and of a folder whose name has a point."""
+    folder, _ = fitted
+    arrays = {name: values[1:] for name, values in np.load(folder / "arrays.npz").items()}
+    for dtype in (int, float, bool):
+        np.savez(folder / "typed.npz", **arrays | {"kind": arrays["kind"].astype(dtype)})
+        result = command(folder, "predict", "runs/arrays.npz", "typed.npz", "kind")
+        predicted = np.load(folder / "runs/arrays.npz/use/typed_predict.npz")["predicted"]
+        assert f"{(predicted == arrays['kind']).mean():.1%} of the 39 known values\n" in result.stdout
+    shutil.copytree(folder / "images", folder / "images.v2", dirs_exist_ok=True)
+    assert command(folder, "counterfactual", "runs/images", "images.v2", "--set", "age=2").returncode == 0
+    assert (folder / "runs/images/use/images_v2_counterfactual/labels.csv").is_file()
 
 
 def test_rows_are_drawn_for_the_conditions_of_any_file(fitted):

@@ -63,8 +63,9 @@ class Examples(NamedTuple):
             return self.x[name].cast(pl.String) if name in self.x.columns else None
         if name not in self.c:
             return None
-        words = pl.Series(name, np.asarray(self.c[name]).astype(str).tolist())
-        return words.replace("", None)
+        values = np.asarray(self.c[name])
+        series = pl.Series(name, (values.astype(int) if values.dtype == bool else values).tolist())
+        return as_words(series.fill_nan(None) if series.dtype.is_float() else series).replace("", None)
 
     def reported(self, count: int) -> tuple[np.ndarray, str]:
         """Which of `count` rows a summary is of, bool, and what it says of them: the test part where that is known."""

@@ -109,7 +109,7 @@ def _read_folder(options: Input, notes: list[str]) -> tuple[Arrays, str, list[Wa
     for number, (kind, column, _) in enumerate(wanted):
         if kind == "image" and column in masks.MASKS:
             continue
-        rule = f"name a column of labels.csv, one of {', '.join(known)}" if known else "have a labels.csv in the folder"
+        rule = f"name a column of labels.csv, one of {', '.join(known) or 'none, as there is no such file or column'}"
         checks.require(column in known, "--condition", rule, repr(column))
         schema = infer(table.select(column), kinds={column: "categorical"} if kind == "label" else {})
         (found,) = schema.columns
