@@ -147,8 +147,9 @@ def execute(settings: Any) -> Path:
     if source is not None:
         files.check_kind(architecture, source)
     if isinstance(settings, Impute):
-        hint = " (after a fit with --condition image=MASK, generate --given completes images)"
-        rule = "be fitted to data with missing cells to fill in others" + hint * (len(architecture.event_shape) == 3)
+        hint = " (images are completed by generate --given, after a fit with --condition image=MASK)"
+        rule = "be fitted to data with missing cells, or with --hide-prob 0.2, to fill in others"
+        rule += hint * (len(architecture.event_shape) == 3)
         holds = isinstance(architecture.likelihood, cvae.Missing)
         checks.require(holds, str(settings.run), rule, "a model of data without")
     out = settings.out or _usual_out(settings, architecture, recorded)

@@ -86,9 +86,7 @@ SCORES = {"part": (WORDS, EACH)} | {
     name: (FLOATS, EACH) for name in ("log_likelihood", "standard_error", "effective_samples")
 }
 NAMED = {"file": (WORDS, EACH)}
-WITHOUT = (
-    "must be fitted to data with missing cells to fill in others (after a fit with --condition image=MASK, generate"
-)
+WITHOUT = "must be fitted to data with missing cells, or with --hide-prob 0.2, to fill in others (images are completed"
 # The options of every command, and what it writes: the file, and the names, kinds and shapes in it; or its refusal.
 WRITTEN = {
     "table.csv": {
@@ -247,6 +245,24 @@ def test_results_on_images_may_be_arrays_and_those_on_arrays_a_table(fitted):
     result = command(folder, "generate", "runs/arrays.npz", "--count", 4, "--condition", "kind=0", "--condition",
                      "age=2", "--out", "drawn")  # fmt: skip
     assert read_images(folder / "drawn").table["kind"].to_list() == [0] * 4
+
+
+def test_a_model_that_hid_cells_in_training_imputes_those_of_another_file(fitted):
+    folder, _ = fitted
+    pixels = np.load(folder / "pixels.npy") / 255
+    np.save(folder / "floats.npy", pixels)
+    pixels[3, 2, 1] = np.nan
+    np.save(folder / "gaps.npy", pixels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert call(fit, "--data", "floats.npy", "--hide-prob", "0.2", "--out", "runs/hidden", *QUICK).returncode == 0
+    assert_refused(command(folder, "impute", "runs/hidden", "images"), "x must have a missing number, NaN, got none")
+    assert command(folder, "impute", "runs/hidden", "gaps.npy", "--draws", 2).returncode == 0
+    use_folder = folder / "runs" / "hidden" / "use"
+    completed = np.load(use_folder / "gaps_impute.npz")["gaps"]
+    assert np.argwhere(completed != pixels).tolist() == [[3, 2, 1]]
+    assert 0 < completed[3, 2, 1] < 1
+    assert np.load(use_folder / "gaps_impute_draws.npz")["gaps"].shape == (2 * SIZE, *SHAPE)
 
 
 def test_labels_of_any_type_are_known_values(fitted):
