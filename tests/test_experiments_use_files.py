@@ -335,6 +335,7 @@ REFUSED = {
     "encode runs/images images --out latents": "--out must end in .npz or .csv or .parquet, got 'latents'",
     "encode runs/images new": "column 'species' must be one of 'ant', 'bee', the values in the training rows, got",
     "encode runs/images gaps": "condition 'species' must be known in every row, got a missing one at row 1",
+    "encode runs/images ages": "condition 'age' must be known in every row, got a missing one at row 0",
     "encode runs/images plain": "plain must hold the condition 'species', got no labels.csv",
     "predict runs/images plain species": "plain must hold the condition 'age', got no labels.csv",
     "encode runs/images wide": "wide must hold examples of shape [N, 6, 5, 1], as the model was fitted to, got",
@@ -343,6 +344,7 @@ REFUSED = {
     "encode runs/images nowhere": "or a folder of images, as the model was fitted to, got no such file",
     "encode runs/rows.npy pixels.npy": "pixels.npy must hold examples of shape [N, 3], as the model was fitted to, got",
     "encode runs/table.csv images": "images must be a table, .csv or .parquet, as the model was fitted to, got",
+    "encode runs/arrays.npz none.npz": "x must hold at least one example, got shape (0, 6, 5, 1)",
     "encode runs/arrays.npz rows.npy --x kind": "rows.npy must hold examples of shape [N, 6, 5, 1]",
 }  # fmt: skip
 
@@ -350,10 +352,12 @@ REFUSED = {
 @pytest.mark.parametrize(("options", "message"), REFUSED.items(), ids=REFUSED.keys())
 def test_what_is_refused(options, message, fitted):
     folder, _ = fitted
-    for name, shape in {"new": SHAPE, "gaps": SHAPE, "plain": SHAPE, "wide": (3, 9)}.items():
+    for name, shape in {"new": SHAPE, "gaps": SHAPE, "ages": SHAPE, "plain": SHAPE, "wide": (3, 9)}.items():
         (folder / name).mkdir(exist_ok=True)
         for k in range(2):
             Image.fromarray(np.zeros(shape, np.uint8)).save(folder / name / f"{k}.png")
+    np.savez(folder / "none.npz", pixels=np.zeros((0, *SHAPE), np.uint8), kind=np.zeros(0, int), age=np.zeros(0))
     (folder / "new" / "labels.csv").write_text("file,species,age\n0.png,ant,2\n1.png,cow,3\n")
+    (folder / "ages" / "labels.csv").write_text("file,species,age\n0.png,ant,\n1.png,ant,3\n")
     (folder / "gaps" / "labels.csv").write_text("file,species,age\n0.png,ant,2\n1.png,,3\n")
     assert_refused(command(folder, *options.split()), message)

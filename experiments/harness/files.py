@@ -212,30 +212,40 @@ def _conditions(
     """The conditions c by name, all but those in `without`; images and masks are of the examples x."""
     c: dict[str, np.ndarray] = {}
     parts = parts_of(architecture.condition)
-    image = next((part for part in parts if isinstance(part, Image)), None)
     optional = {part.name for part in parts if isinstance(part, Optional)}
     for name, spec in architecture.condition.spec.items():
-        source = mask if spec.kind == "mask" and mask in held.arrays else name
         if name in without:
             continue
-        if spec.kind == "pixels" and source not in held.arrays and x is not None:
-            c[name] = x
-            continue
-        if spec.kind == "mask" and source not in held.arrays and image is not None and x is not None:
-            checks.require(image.mask != "given", str(path), f"hold the masks {mask!r}", held.listed)
-            c[name] = drawn_masks(image.mask, seed, x.shape)
-            continue
-        checks.require(source in held.arrays, str(path), f"hold the condition {source!r}", held.listed)
-        values = _as_event(held.arrays[source], spec.shape)
         if spec.kind == "mask" and x is not None:
-            values = every_mask(source, held.arrays[source], x.shape)
-        if values.dtype.kind == "U" and name not in optional:
-            missing = values == ""
-            rule = "be known in every row"
-            checks.require(not missing.any(), f"condition {name!r}", rule, f"a missing one at row {missing.argmax()}")
-        is_label = spec.kind == "integer" and values.dtype.kind in "iufb" and bool((values == np.rint(values)).all())
-        c[name] = values.astype(np.int32) if is_label else values
+            (image,) = (part for part in parts if isinstance(part, Image))
+            c[name] = _masks(image, path, held, x, mask, seed)
+        elif spec.kind == "pixels" and name not in held.arrays and x is not None:
+            c[name] = x
+        else:
+            checks.require(name in held.arrays, str(path), f"hold the condition {name!r}", held.listed)
+            values = _as_event(held.arrays[name], spec.shape)
+            is_label = spec.kind == "integer"
+            c[name] = values if spec.kind == "pixels" else _known(name, values, is_label, name in optional)
     return c
+
+
+def _masks(image: Image, path: Path, held: _Held, x: np.ndarray, mask: str, seed: int) -> np.ndarray:
+    """The masks of examples: those of the file, or else drawn as in the fit."""
+    for name in (mask, "observed"):
+        if name in held.arrays:
+            return every_mask(name, held.arrays[name], x.shape)
+    checks.require(image.mask != "given", str(path), f"hold the masks {mask!r}", held.listed)
+    return drawn_masks(image.mask, seed, x.shape)
+
+
+def _known(name: str, values: np.ndarray, is_label: bool, optional: bool) -> np.ndarray:
+    """Labels or numbers, of which none may be missing unless they are optional; whole floats may be labels."""
+    missing = values == "" if values.dtype.kind == "U" else np.isnan(values.astype(np.float64))
+    if missing.any() and not optional:
+        row = np.argwhere(missing)[0][0]
+        checks.require(False, f"condition {name!r}", "be known in every row", f"a missing one at row {row}")
+    whole = is_label and values.dtype.kind in "iufb" and bool((values == np.rint(values)).all())
+    return values.astype(np.int32) if whole else values
 
 
 def _as_event(array: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
