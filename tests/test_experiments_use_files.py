@@ -1,5 +1,6 @@
 """A fit to each kind of file, and every command on the fitted model: what it writes, or why it refuses."""
 
+import os
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from PIL import Image
 import cvae
 from cvae.data import read_images, split_rows
 from experiments import fit, use
+from experiments.harness import outputs
 from tests.commands import assert_refused, call
 
 SIZE, DRAWN, SHAPE = 40, 3, (6, 5)
@@ -230,6 +232,23 @@ def test_images_are_written_under_their_names_and_replaced_by_a_second_run(fitte
     )  # fmt: skip
     np.testing.assert_array_equal(after.pixels, np.rint(255 * found["x"]))
     assert [path.name for path in out.parent.glob(".*")] == []
+
+
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path, monkeypatch):
+    images = outputs.Folder(np.zeros((2, *SHAPE, 1), np.uint8), pl.DataFrame({"file": ["a.png", "b.png"]}), "file")
+    outputs.write(tmp_path / "drawn", images)
+    replace = type(tmp_path).replace
+
+    def interrupted(path, target):
+        if path.name.endswith(str(os.getpid())):
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        outputs.write(tmp_path / "drawn", images._replace(pixels=images.pixels + 9))
+    assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
+    assert read_images(tmp_path / "drawn").pixels.max() == 0
 
 
 def test_results_on_images_may_be_arrays_and_those_on_arrays_a_table(fitted):

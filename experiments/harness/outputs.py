@@ -147,6 +147,8 @@ def write(path: Path, rows: Any) -> None:
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
+        if before.exists() and not path.exists():  # interrupted between the two
+            before.replace(path)
         for folder in (unfinished, before):
             shutil.rmtree(folder, ignore_errors=True)
         unfinished.unlink(missing_ok=True)
