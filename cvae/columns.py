@@ -103,10 +103,10 @@ class Column:
             rule = f"hold integers up to 2^53, beyond which floats skip some (or be omitted, {self._option('omitted')})"
             self._require_all(exact, rule, values)
         if self.kind == "positive":
+            rule = f"hold numbers above 0 by {SMALLEST:g} at least"
+            rule += "" if self.role == "exposure" else f" (or be real, {self._option('real')})"
             at_mass = numbers == (self.point_mass if self.point_mass is not None else math.inf)
-            self._require_all(
-                (numbers >= SMALLEST) | at_mass, f"hold numbers above 0 (or be real, {self._option('real')})", values
-            )
+            self._require_all((numbers >= SMALLEST) | at_mass, rule, values)
         if self.kind == "count":
             rule = f"hold whole numbers from 0 on (or be real, {self._option('real')})"
             self._require_all((numbers >= 0) & (numbers == numbers.round(0)), rule, values)

@@ -21,16 +21,21 @@ from jax import Array
 
 from cvae import checks
 from cvae.conditions import Condition, Conditions, Unconditional
-from cvae.config import Training
+from cvae.config import Architecture, Training
 from cvae.data.augmentation import Augment, augmentation, binarize
+from cvae.distributions import center_and_spread
 from cvae.evaluation import evaluate
 from cvae.keys import BINARIZATION_SEEDS, named
+from cvae.likelihoods import Missing, Normal
 from cvae.model import CVAE, check_examples
-from cvae.networks import Params
+from cvae.networks import BODIES, Params
 from cvae.origin import at_origin
 from cvae.progress import Bar
 from cvae.training import Metrics, TrainState, init_state, static_settings, train_steps
 
+CHECKED = 10_000  # examples of which the mean and standard deviation are checked
+FARTHEST = 100.0  # mean and standard deviation of x, in units of its likelihood, that need no warning; or 1/100
+MOST_STEPS = 1000  # of a compiled call, after which Ctrl-C is heard
 REMEDY = "try a lower learning_rate, or a clip_norm such as 10"
 
 
@@ -94,7 +99,7 @@ def epochs(
     for name in ("learning_rate", "schedule", "clip_norm", "weight_decay") if optimizer is not None else ():
         usual, value = getattr(Training(), name), getattr(training, name)
         checks.require(value == usual, name, "be left out beside an optimizer, which has its own", value)
-    run_epoch = partial(
+    run_steps = partial(
         train_steps, prepared.model, static_settings(training), augment=prepared.augment, optimizer=optimizer
     )
     start = params if isinstance(params, Progress) else begin(init_state(params, training, optimizer), training)
@@ -104,7 +109,8 @@ def epochs(
         proposal = "prior" if training.hybrid_weight == 0 else "posterior"
         # Every epoch is scored with the same draws, so that two epochs differ by their parameters alone.
         validate = partial(_validate, model, named(key, "validation"), *prepared.validation, proposal)
-    return iterate(run_epoch, start, named(key, "training"), prepared.x, prepared.c, training, validate)
+    per_call = steps_per_call(model, prepared.x.shape[0] // training.batch_size)
+    return iterate(run_steps, per_call, start, named(key, "training"), prepared.x, prepared.c, training, validate)
 
 
 class Prepared(NamedTuple):
@@ -155,9 +161,26 @@ def prepare(
         checked = check_examples(model.architecture, *validation)
         validation = _drawn_once(original, *checked, training, "validation")
     moved, x, c = at_origin(model, x, c)
+    if moved.architecture:
+        _warn_of_scale(moved.architecture, x[:CHECKED])
     condition = moved.architecture.condition if moved.architecture else original
     x, c = jax.device_put((x, dict(c)))
     return Prepared(moved, x, c, validation, augment or augmentation(condition, static_settings(training)))
+
+
+def _warn_of_scale(architecture: Architecture, x: Any) -> None:
+    """Warn where the networks would see x far from the order of 1, or a Normal could not be as narrow as x."""
+    likelihood = architecture.likelihood
+    base: Any = likelihood.base if isinstance(likelihood, Missing) else likelihood
+    with jax.debug_nans(False):  # NaN marks what is missing
+        seen = np.asarray(base.features(likelihood.spec(architecture.event_shape).cast(x)), np.float64)
+    mean, std = center_and_spread(seen.reshape(-1, seen.shape[-1]))
+    wrong = np.maximum(np.abs(mean), std) > FARTHEST
+    wrong |= isinstance(base, Normal) & (std > 0) & (std < 1 / FARTHEST)
+    if wrong.any():
+        found = f"mean {mean[wrong][0]:.3g} and standard deviation {std[wrong][0]:.3g}"
+        rule = "0 and 1 are best, as Normal.fitted(x) has them"
+        warnings.warn(f"x has {found} in units of its likelihood, where {rule}", stacklevel=5)
 
 
 def begin(state: TrainState, training: Training) -> Progress:
@@ -173,8 +196,23 @@ def check_resumed(start: Progress, training: Training) -> None:
             raise ValueError(f"{name} must be as in the fit that is resumed, {before!r}, got {now!r}")
 
 
+def steps_per_call(model: CVAE, steps: int) -> int:
+    """How many of an epoch's steps a compiled call computes.
+
+    Many for small steps, because each call costs a millisecond; one where XLA computes the body slowly in a loop. Equal
+    parts of an epoch if there are any, so that only one program is compiled.
+    """
+    body = BODIES[model.architecture.body] if model.architecture else None
+    if body is not None and body.slow_in_loops and jax.default_backend() == "cpu":
+        return 1
+    calls = -(-steps // MOST_STEPS)
+    even = (number for number in range(calls, 2 * calls + 1) if steps % number == 0)
+    return -(-steps // next(even, calls))
+
+
 def iterate(
-    run_epoch: Callable[..., tuple[TrainState, Metrics]],
+    run_steps: Callable[..., tuple[TrainState, Metrics]],
+    per_call: int,
     start: Progress,
     key: Array,
     x: Array,
@@ -190,16 +228,36 @@ def iterate(
     fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
     while not ended(training, history):
         number, began = len(history) + 1, time.perf_counter()
-        state, metrics = run_epoch(state, fold_in(key, number), x, c)
-        metrics = jax.tree.map(np.asarray, metrics)  # waits for the device, so the clock is read after the work
+        state, metrics = _epoch(
+            run_steps, per_call, state, fold_in(key, number), x, c, x.shape[0] // training.batch_size
+        )
         seconds = time.perf_counter() - began
         train = _finite_means(metrics, state.params, number)
         scores = validate(state.result) if validate else None
-        first = metrics.loss[..., 0].tolist()
+        first = np.asarray(metrics.loss)[..., 0].tolist()
         history = [*history, Epoch(number, train, scores, first, seconds, x.shape[0] / seconds)]
         if training.patience is not None and best_epoch(history) == number:
             best = state.result
         yield Progress(state, best, history, training)
+
+
+def _epoch(
+    run_steps: Callable[..., tuple[TrainState, Metrics]],
+    per_call: int,
+    state: TrainState,
+    key: Array,
+    x: Array,
+    c: Conditions,
+    steps: int,
+) -> tuple[TrainState, Metrics]:
+    """The state after an epoch, and the metrics of its steps on the host."""
+    parts: list[Metrics] = []
+    for first in range(0, steps, per_call):
+        state, metrics = run_steps(state, key, x, c, first, count=min(per_call, steps - first))
+        # One call ahead of the device at most: it is never idle, and Ctrl-C waits for no more than two.
+        parts.append(metrics)
+        jax.block_until_ready(parts[-2:-1])  # type: ignore[no-untyped-call]
+    return state, jax.tree.map(lambda *values: np.concatenate(values, axis=-1), *parts)  # waits for the device
 
 
 def _drawn_once(condition: Condition, x: Any, c: Any, training: Training, part: str) -> tuple[Any, Any]:

@@ -56,11 +56,12 @@ def examples(
         c |= {name: _codes(label, c[name]) for name, label in labels_of(architecture.condition).items() if name in c}
         x, c = check_examples(architecture, x, c)
         return np.asarray(x), c
-    table = table_of(x)
+    table = table_of(schema.read(x))
     if without is not None:
         table = table.with_columns(pl.lit(schema.column(without).categories[0]).alias(without))
     array, c = schema.encode(table)
     assert array is not None
+    _warn_outside(schema, c)
     if not architecture.likelihood.spec(architecture.event_shape).missing and np.isnan(array).any():
         row, number = np.argwhere(np.isnan(array))[0]
         rule = (
@@ -94,7 +95,9 @@ def condition_arrays(
         return {name: _array(name, architecture, count, value) for name, value in values.items()}
     chosen = Schema(tuple(each for each in schema.columns if each.name in wanted or each.role == "modelled"))
     table = pl.DataFrame([_series(schema.column(name), count, value) for name, value in values.items()])
-    return chosen.encode(table, only_conditions=True)[1]
+    c = chosen.encode(table, only_conditions=True)[1]
+    _warn_outside(chosen, c)
+    return c
 
 
 def required(architecture: Architecture, given: Mapping[str, Any]) -> dict[str, str]:
@@ -123,15 +126,21 @@ def _series(column: Column, count: int, value: Any) -> pl.Series:
     values = _sequence(column.name, count, value)
     if not column.is_label:
         values = [None if each is None else _number(column.name, each) for each in values]
-        known = np.array([each for each in values if each is not None])
-        if known.size and (known.min() < column.low or known.max() > column.high):
-            far = known.min() if known.min() < column.low else known.max()
+    return pl.Series(column.name, values, strict=False)
+
+
+def _warn_outside(schema: Schema, c: Conditions) -> None:
+    """Warn of numbers outside their range in training, once for each condition."""
+    for column in schema.conditions:
+        values = np.asarray(c[column.name]).reshape(-1)
+        outside = (values < column.low) | (values > column.high)
+        if not column.is_label and outside.any():
             warnings.warn(
-                f"condition {column.name!r} is {far:g}, outside its range in training, from {column.low:g} to "
-                f"{column.high:g}: what the model says there is a guess",
+                f"condition {column.name!r} is {values[outside.argmax()]:g}, outside its range in training, from "
+                f"{column.low:g} to {column.high:g}, in {outside.sum():,} of {len(values):,} rows: what the model says "
+                "there is a guess",
                 stacklevel=4,
             )
-    return pl.Series(column.name, values, strict=False)
 
 
 def _sequence(name: str, count: int, value: Any) -> list[Any]:

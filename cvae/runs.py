@@ -48,6 +48,7 @@ PARTS = (  # all that a run leaves
     "schema.json", "config.json",
 )  # fmt: skip
 SOURCES = ("experiment", "dataset", "seed", "date", "commit", "versions", "machine")  # in every summary
+FITTED = ("mean", "location", "scale", "categories", "decimals", "low", "high", "counts")  # to the data
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 # Models
@@ -100,9 +101,7 @@ def load(folder: str | os.PathLike[str], name: str | None = None) -> tuple[CVAE,
     name = next(iter(config.models)) if name is None else name
     kind, _, member = name.partition("/") if config.sweep is not None else (name, "", "")
     checks.one_of("name", kind, list(config.models))
-    rule = "hold final parameters (repeat the command that began the fit: it goes on where it stopped)"
-    begun = f"{path}, which has none of {kind!r} yet"
-    checks.require(checkpoints.holds_tree(path / "params" / kind), "run folder", rule, begun)
+    checkpoints.check_saved(path / "params" / kind, path)
     model = make(config.models[kind])
     if config.sweep is not None:
         members = sorted(each.name for each in (path / "params" / kind).glob("[!.]*"))
@@ -146,8 +145,8 @@ def check_folder(folder: Path, config: Config, *, fresh: bool = False) -> None:
         fresh: whether what a run left in the folder will be discarded, so that its config does not matter.
 
     Raises:
-        ValueError: the folder holds something else than a run, or the run of another config; names the first setting
-            that differs.
+        ValueError: the folder holds something else than a run, or the run of another config, or of other data; names
+            the first setting that differs.
     """
     checkpoints.check_path("run folder", folder)
     checks.require(not folder.exists() or folder.is_dir(), "run folder", "be a folder", f"a file at {folder}")
@@ -162,10 +161,11 @@ def check_folder(folder: Path, config: Config, *, fresh: bool = False) -> None:
         held = replace(held, training=replace(held.training, epochs=more))
     if not fresh and held != config:
         setting, there, here = _first_difference(to_json(held), to_json(config))
-        raise ValueError(
-            f"run folder must be of the same config, got {folder} with {setting} {checks.shown(there)}, not "
-            f"{checks.shown(here)}; choose another folder (--out) or discard that run (--fresh)"
-        )
+        what, got = "config", f"{folder} with {setting} {checks.shown(there)}, not {checks.shown(here)}"
+        if setting.rpartition(".")[2] in FITTED:
+            what, got = "data", f"{folder}, begun with other data ({setting} differs)"
+        remedy = "choose another folder (--out) or discard that run (--fresh)"
+        raise ValueError(f"run folder must be of the same {what}, got {got}; {remedy}")
 
 
 def discard(folder: Path) -> list[str]:
@@ -223,9 +223,13 @@ def _begun(folder: Path) -> bool:
 
 def _first_difference(there: Any, here: Any, name: str = "") -> tuple[str, Any, Any]:
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
+        for key in sorted(there.keys() | here.keys(), key=lambda key: (key == "models", key)):  # settings of data last
             if there.get(key) != here.get(key):
                 return _first_difference(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        number = next(k for k, pair in enumerate(zip(there, here, strict=True)) if pair[0] != pair[1])
+        if isinstance(there[number], dict):
+            return _first_difference(there[number], here[number], f"{name}[{number}]")
     return name, there, here
 
 

@@ -42,6 +42,7 @@ LEAST_SCATTER = 0.7  # variance over mean of counts; of a Poisson it is 1, of a 
 MOST_DECIMALS = 6
 NEARLY = 0.95  # share of the values of a column that have as many decimals as its draws
 MASS, MASS_ROWS = 0.1, 10  # share and number of rows at an end of a range from which it has a probability of its own
+MOST_REASONS = 8  # columns of which an error says why they are not modelled
 SKEWED = 10.0  # ratio of the largest to the smallest value from which a positive column is on a log scale
 
 
@@ -55,7 +56,11 @@ class Schema:
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
         checks.require(len(set(names)) == len(names), "columns", "have different names", names)
-        checks.require(len(self.modelled) > 0, "columns", "be modelled, one at least", "none")
+        if not self.modelled:
+            why = [f"{each.name!r} ({each.reason if each.kind == 'omitted' else each.role})" for each in self.columns]
+            more = f" and {len(why) - MOST_REASONS} more" if len(why) > MOST_REASONS else ""
+            got = f"none of {', '.join(why[:MOST_REASONS])}{more}"
+            checks.require(False, "columns", "be modelled, one at least", got)
 
     @property
     def modelled(self) -> tuple[Column, ...]:
@@ -84,6 +89,11 @@ class Schema:
 
     # Arrays
 
+    def read(self, source: Any) -> pl.DataFrame:
+        """The table of anything that `read_table` reads; columns of words are words again, such as 01 in a CSV file."""
+        words = [column.name for column in self.columns if column.dtype in ("String", "Categorical", "Enum")]
+        return read_table(source, words)
+
     def encode(self, table: Any, *, only_conditions: bool = False) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
         """The arrays x, float64 [N, D] with NaN where a cell is missing, and c; x is None with `only_conditions`.
 
@@ -93,9 +103,10 @@ class Schema:
             ValueError: a column is absent, or holds values of another kind; a condition that is not optional is
                 missing in a row.
         """
-        table = read_table(table)
+        table = self.read(table)
         wanted = self.conditions if only_conditions else self.modelled + self.conditions
-        absent = [column.name for column in wanted if column.name not in table.columns]
+        known = set(table.columns)
+        absent = [column.name for column in wanted if column.name not in known]
         rule = f"have the columns {[column.name for column in wanted]}"
         checks.require(not absent, "the table", rule, f"none named {absent}")
         c = {column.name: _condition_values(column, column.encode(table[column.name])) for column in self.conditions}
@@ -237,9 +248,12 @@ def _infer(values: pl.Series, wanted: Kind | None, role: Role) -> Column:
         counts = tuple(int((words == category).sum()) for category in categories)
         return Column(name, kind, reason, dtype, categories, role=role, counts=counts)
     dtype = dtype if known.dtype.is_numeric() else "Float64"
-    numbers = Column(name, "real", dtype=dtype).encode(known)
+    numbers = Column(name, "real" if kind == "positive" else kind, dtype=dtype).encode(values)
+    numbers = numbers[~np.isnan(numbers)]
     mass = _point_mass(numbers) if kind != "count" and role != "exposure" else None
     low, high = float(numbers.min()), float(numbers.max())
+    rule = f"vary by {SMALLEST:g} at least, or float32 cannot hold it (change its units, or omit it)"
+    checks.require(high - low >= SMALLEST or low == high, title, rule, f"numbers from {low:g} to {high:g}")
     column = Column(name, kind, reason, dtype, (), _decimals(numbers), low, high, role, mass)
     column.encode(values)  # refuses values that are not of its kind
     return column
@@ -307,7 +321,7 @@ def _kind_of_numbers(numbers: np.ndarray, different: int) -> tuple[Kind, str]:
 
 def _decimals(numbers: np.ndarray) -> int | None:
     """The digits after the point that hold nearly every number to a part in 10^12; None if more than six."""
-    tolerance = np.maximum(np.abs(numbers), 1) * 1e-12
+    tolerance = np.abs(numbers) * 1e-12
     for decimals in range(MOST_DECIMALS + 1):
         if (np.abs(np.round(numbers, decimals) - numbers) <= tolerance).mean() >= NEARLY:
             return decimals

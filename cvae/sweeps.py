@@ -19,13 +19,14 @@ import numpy as np
 from jax import Array
 
 from cvae import checks
+from cvae.conditions import Conditions
 from cvae.config import Sweep, Training
-from cvae.fitting import Fitted, Progress, begin, check_resumed, epochs, iterate, notes_on, prepare
+from cvae.fitting import Fitted, Progress, begin, check_resumed, epochs, iterate, notes_on, prepare, steps_per_call
 from cvae.keys import named
 from cvae.model import CVAE, masked
 from cvae.networks import Params
 from cvae.settings import replace
-from cvae.training import Metrics, init_state, static_settings, train_steps
+from cvae.training import Metrics, TrainState, init_state, static_settings, train_steps
 
 
 class Member(NamedTuple):
@@ -103,16 +104,23 @@ def group_epochs(
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     keys = jnp.stack([named(key, "training") for _, key in inits])
     prepared = prepare(masked(model), inits[0][0], inits[0][1], x, c, training, None, None)
-    run_epoch = _side_by_side(prepared.model, static_settings(training), prepared.augment)
+    run_steps = _side_by_side(prepared.model, static_settings(training), prepared.augment)
     start = start or begin(stacked, training)
     check_resumed(start, training)
-    return iterate(run_epoch, start, keys, prepared.x, prepared.c, training)
+    per_call = steps_per_call(model, prepared.x.shape[0] // training.batch_size)
+    return iterate(run_steps, per_call, start, keys, prepared.x, prepared.c, training)
 
 
 @cache
 def _side_by_side(model: CVAE, training: Training, augment: Any) -> Any:
     """The training step of a group, compiled once for all groups of a size."""
-    return jax.jit(jax.vmap(partial(train_steps, model, training, augment=augment), (0, 0, None, None)))
+
+    @partial(jax.jit, static_argnames="count")
+    def run_steps(states: TrainState, keys: Array, x: Array, c: Conditions, first: Array, *, count: int) -> Any:
+        steps = partial(train_steps, model, training, count=count, augment=augment)
+        return jax.vmap(steps, (0, 0, None, None, None))(states, keys, x, c, first)
+
+    return run_steps
 
 
 def _check(model: CVAE, group: list[Member], training: Training) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,23 @@ import polars as pl
 from cvae import checks
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")  # cells of a CSV file that are missing
+MARKERS = ("n/a", "?", "-", "--", ".")  # cells that are missing where all others of their column are numbers
 FIRST_LINES = 10_000  # of a CSV file, by which types are inferred
 SUFFIXES = (".csv", ".parquet")
 MOSTLY = 0.9  # share of numbers in a column above which a word is a mistake
 ONE_KIND = "hold numbers only, or words only (leave a cell empty where its value is missing)"
 
 
-def read_table(source: Any) -> pl.DataFrame:
+def read_table(source: Any, words: Sequence[str] = ()) -> pl.DataFrame:
     """Read a table from a `.csv` or `.parquet` file, or from a pandas or polars data frame.
 
     A CSV file is UTF-8 text, separated by commas, that starts with a line of names; its missing cells are empty, or one
-    of NA, N/A, NaN, nan, null, NULL and None. In a data frame, NaN is a missing value too.
+    of NA, N/A, NaN, nan, null, NULL and None; in a column whose other values are numbers, n/a, ?, -, -- and . too. In a
+    data frame, NaN is a missing value.
+
+    Args:
+        source: the path, or the data frame.
+        words: names of columns of which a CSV file's values are words, even those that look like numbers, such as 01.
 
     Raises:
         ValueError: it is none of these, or cannot be read; names the line, or the column, row and value, that are
@@ -35,7 +42,7 @@ def read_table(source: Any) -> pl.DataFrame:
     elif isinstance(source, pl.DataFrame):
         table = source
     elif isinstance(source, str | os.PathLike):
-        table = _read(checks.path("data", source))
+        table = _read(checks.path("data", source), words)
     else:
         table = _from_pandas(source)
     checks.require(table.width > 0 and table.height > 0, "the table", "have columns and rows", f"shape {table.shape}")
@@ -46,29 +53,28 @@ def read_table(source: Any) -> pl.DataFrame:
 # Files
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path, words: Sequence[str]) -> pl.DataFrame:
     rule = f"be a {' or '.join(SUFFIXES)} file"
     checks.require(path.suffix in SUFFIXES, str(path), rule, f"the suffix {path.suffix!r}")
     checks.require(path.is_file(), str(path), rule, "no such file")
     if path.suffix == ".csv":
-        return _read_csv(path)
+        return _read_csv(path, words)
     try:
         return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
 
 
-def _read_csv(path: Path) -> pl.DataFrame:
-    _check_header(path)
+def _read_csv(path: Path, words: Sequence[str]) -> pl.DataFrame:
+    names = _names(path)
     try:
-        table = _parse(path)
+        table = _parse(path, names, words)
     except (pl.exceptions.PolarsError, OSError) as error:
         _check_widths(path)
         raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
     if table.width > 1 and table.to_series(-1).null_count() > 0:  # where polars would fill up a short line
         _check_widths(path)
-    for column in table:
-        _check_mixed(path, column)
+    table = table.with_columns(_of_one_kind(path, column) for column in table if column.name not in words)
     empty = table.select(pl.all_horizontal(pl.all().is_null())).to_series()
     return table.filter(~empty) if empty.any() and _has_blank_lines(path) else table
 
@@ -78,11 +84,14 @@ def _has_blank_lines(path: Path) -> bool:
         return any(not line.strip() for line in file)
 
 
-def _parse(path: Path) -> pl.DataFrame:
+def _parse(path: Path, names: list[str], words: Sequence[str]) -> pl.DataFrame:
     """Parse a CSV file: types by its first lines if the others agree, which takes half the time, else by all."""
 
     def parse(lines: int | None) -> pl.DataFrame:
-        return pl.read_csv(path, infer_schema_length=lines, null_values=list(MISSING), glob=False)
+        # By itself, polars leaves quotes in names doubled.
+        options: Any = {"new_columns": names, "null_values": list(MISSING), "glob": False}
+        options["schema_overrides"] = {name: pl.String for name in words if name in names}
+        return pl.read_csv(path, infer_schema_length=lines, **options)
 
     with contextlib.suppress(pl.exceptions.ComputeError):  # a later line disagrees
         table = parse(FIRST_LINES)
@@ -112,8 +121,8 @@ def _lines(path: Path) -> Any:
         raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
 
 
-def _check_header(path: Path) -> None:
-    """Refuse a file without a line of names, with a name twice, or with other separators than commas."""
+def _names(path: Path) -> list[str]:
+    """The names of columns; refuses a file without them, with one twice, or with other separators than commas."""
     _, names = next(_lines(path), (0, []))
     checks.require(len(names) > 0, str(path), "start with a line of names", "an empty file")
     numbers = all(map(_is_number, names))
@@ -122,6 +131,7 @@ def _check_header(path: Path) -> None:
     checks.require(commas, str(path), "be separated by commas", f"the first line {names[0]!r}")
     twice = [name for number, name in enumerate(names) if name in names[:number]]
     checks.require(not twice, str(path), "have columns of different names", f"{twice[:1]} twice")
+    return names
 
 
 def _is_number(text: str) -> bool:
@@ -146,16 +156,21 @@ def _check_widths(path: Path) -> None:
         checks.require(len(fields) == width, str(path), rule, f"{len(fields)} in line {number}")
 
 
-def _check_mixed(path: Path, column: pl.Series) -> None:
-    """Refuse a column of numbers with a few words in it."""
+def _of_one_kind(path: Path, column: pl.Series) -> pl.Series:
+    """The column as numbers if all else marks missing cells; refuses a column of numbers with a few words in it."""
     if column.dtype != pl.String:
-        return
-    words = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
+        return column
+    numbers = column.cast(pl.Float64, strict=False)
+    words = column.is_not_null() & numbers.is_null()
+    if words.any() and numbers.is_not_null().any() and column.filter(words).is_in(MARKERS).all():
+        whole = column.cast(pl.Int64, strict=False)
+        return numbers if whole.null_count() > numbers.null_count() else whole
     known = len(column) - column.null_count()
     if 0 < words.sum() <= max(1, (1 - MOSTLY) * known) and known > 2:
         row = words.arg_max()
         assert row is not None
         checks.require(False, f"column {column.name!r} of {path}", ONE_KIND, f"{column[row]!r} at row {row}")
+    return column
 
 
 # Data frames

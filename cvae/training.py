@@ -1,7 +1,7 @@
-"""The training step: a compiled scan of optimiser steps over one epoch.
+"""The training step: compiled optimiser steps, an epoch or a part of one at a time.
 
-`fitting` is the loop over epochs; a sweep is the `vmap` of this step. Every key is derived from the one given, by the
-number of the step, so an epoch is a pure function of its arguments.
+`fitting` is the loop over epochs; a sweep is the `vmap` of this step. Every key is derived from the epoch's, by the
+number of the step, so an epoch is a pure function of its arguments, in however many calls it is computed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cvae.conditions import Conditions
 from cvae.config import Training
 from cvae.data.augmentation import Augment
 from cvae.model import CVAE
-from cvae.networks import Params
+from cvae.networks import Params, native_convolutions
 from cvae.objectives import hybrid, log_weights
 from cvae.settings import replace
 
-UNROLLED_FROM = 20  # steps per epoch
+UNROLLED_FROM = 20  # steps per call
 
 
 class Hyperparams(NamedTuple):
@@ -81,7 +81,7 @@ def init_state(params: Params, training: Training, optimizer: optax.GradientTran
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, traced)
 
 
-@partial(jax.jit, static_argnames=("model", "training", "augment", "optimizer"))
+@partial(jax.jit, static_argnames=("model", "training", "count", "augment", "optimizer"))
 def train_steps(
     model: CVAE,
     training: Training,
@@ -89,11 +89,13 @@ def train_steps(
     key: Array,
     x: Array,
     c: Conditions,
+    first: Array | int = 0,
     *,
+    count: int | None = None,
     augment: Augment,
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One pass over the examples in a fresh random order, as one compiled scan of optimiser steps.
+    """Steps of one pass over the examples in a fresh random order, as one compiled scan.
 
     Where the batch size does not divide the number of examples, the last few of the order are left out. A sweep is the
     `vmap` of this function over states and keys.
@@ -105,6 +107,9 @@ def train_steps(
         key: of this epoch.
         x: examples [N, *event], already checked.
         c: their conditions.
+        first: the number of the first step of this call within the pass.
+        count: how many steps this call computes; None is all of the pass. One alone is in no loop, where a CPU computes
+            convolutions several times as fast.
         augment: called on every batch.
         optimizer: an Optax optimiser of the user's own, in place of the default one and its learning rate.
 
@@ -113,41 +118,55 @@ def train_steps(
     """
     order_key, steps_key = jax.random.split(key)
     steps = x.shape[0] // training.batch_size
+    count = steps if count is None else count
     order = jax.random.permutation(order_key, x.shape[0])[: steps * training.batch_size].reshape(steps, -1)
+    order = lax.dynamic_slice_in_dim(order, first, count)
     transform = optimizer or default_optimizer(training, steps)
-
-    def loss(params: Params, key: Array, rows: Array, beta: Array) -> tuple[Array, Metrics]:
-        params = {name: lax.stop_gradient(part) if name in training.frozen else part for name, part in params.items()}
-        augment_key, key = jax.random.split(key)
-        batch = augment(augment_key, x[rows], {name: value[rows] for name, value in c.items()})
-        return _objective(model, training, params, key, *batch, beta)
 
     def step(state: TrainState, inputs: tuple[Array, Array]) -> tuple[TrainState, Metrics]:
         number, rows = inputs
         beta = state.hyperparams.beta
         if training.beta_warmup > 0:
             beta = beta * jnp.minimum(1.0, state.step.astype(beta.dtype) / (training.beta_warmup * steps))
-        key = jax.random.fold_in(steps_key, number)
-        gradient, metrics = jax.grad(loss, has_aux=True)(state.params, key, rows, beta)
-        with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to the power of integer counts
-            updates, opt_state = transform.update(gradient, state.opt_state, state.params)
-        if optimizer is None:
-            updates = jax.tree.map(lambda update: -state.hyperparams.learning_rate * update, updates)
-        # Weight decay would change what has no gradient.
-        updates = dict(updates) | {name: jax.tree.map(jnp.zeros_like, updates[name]) for name in training.frozen}
-        params = optax.apply_updates(state.params, updates)
-        ema = None if state.ema is None else _moving_average(state.ema, params, state.step, training.ema_decay)
-        return TrainState(state.step + 1, params, opt_state, ema, state.hyperparams), metrics
+        augment_key, key = jax.random.split(jax.random.fold_in(steps_key, number))
+        batch = augment(augment_key, x[rows], {name: value[rows] for name, value in c.items()})
+        gradient, metrics = jax.grad(_loss, has_aux=True)(state.params, model, training, key, *batch, beta)
+        rate = state.hyperparams.learning_rate if optimizer is None else None
+        return _updated(state, gradient, transform, rate, training), metrics
 
+    if count == 1:
+        with native_convolutions():
+            state, metrics = step(state, (jnp.asarray(first), order[0]))
+        return state, jax.tree.map(lambda value: value[None], metrics)
     # Two steps per iteration: XLA then updates the weights in place instead of copying them first. It compiles twice as
-    # much for that, which a short epoch does not earn back.
-    return lax.scan(step, state, (jnp.arange(steps), order), unroll=2 if steps >= UNROLLED_FROM else 1)
+    # much for that, which few steps do not earn back.
+    return lax.scan(step, state, (first + jnp.arange(count), order), unroll=2 if count >= UNROLLED_FROM else 1)
 
 
-def _objective(
-    model: CVAE, training: Training, params: Params, key: Array, x: Array, c: Conditions, beta: Array
+def _updated(
+    state: TrainState,
+    gradient: Params,
+    transform: optax.GradientTransformation,
+    learning_rate: Array | None,
+    training: Training,
+) -> TrainState:
+    """The state after a step; the learning rate is None where the optimiser has its own."""
+    with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to the power of integer counts
+        updates, opt_state = transform.update(gradient, state.opt_state, state.params)
+    if learning_rate is not None:
+        updates = jax.tree.map(lambda update: -learning_rate * update, updates)
+    # Weight decay would change what has no gradient.
+    updates = dict(updates) | {name: jax.tree.map(jnp.zeros_like, updates[name]) for name in training.frozen}
+    params = optax.apply_updates(state.params, updates)
+    ema = None if state.ema is None else _moving_average(state.ema, params, state.step, training.ema_decay)
+    return TrainState(state.step + 1, params, opt_state, ema, state.hyperparams)
+
+
+def _loss(
+    params: Params, model: CVAE, training: Training, key: Array, x: Array, c: Conditions, beta: Array
 ) -> tuple[Array, Metrics]:
     """The loss of a batch, and its metrics."""
+    params = {name: lax.stop_gradient(part) if name in training.frozen else part for name, part in params.items()}
     if training.objective == "iwae":
         weights = log_weights(model, params, key, x, c, num_samples=training.num_samples)
         value = jax.nn.logsumexp(weights.value, axis=0) - math.log(training.num_samples)

@@ -187,7 +187,8 @@ def impute(
         arrays = {"mean": mean, "low": low, "high": high, "missing": missing, "effective_samples": effective}
         return Completed(rows, arrays, drawn)
     cells = _cells(architecture.schema, rows, chosen, missing, found)
-    return Completed(like(x, filled(x, rows)), like(x, cells), like(x, filled(x, drawn)))
+    table = architecture.schema.read(x)
+    return Completed(like(x, filled(table, rows)), like(x, cells), like(x, filled(table, drawn)))
 
 
 def _cells(
@@ -241,7 +242,7 @@ def counterfactual(
     after = {**before, **condition_arrays(architecture, len(array), changed, whole=False)}
     rows = generation.counterfactual(model, params, key, array, before, after, mean=mean, progress=progress)
     made = rows_of(architecture, rows, after)
-    return made if architecture.schema is None else like(x, replaced(x, made))
+    return made if architecture.schema is None else like(x, replaced(architecture.schema.read(x), made))
 
 
 def predict(

@@ -297,6 +297,7 @@ EXPERIMENT = harness.Experiment(
 )
 
 
+@cli.naming(mask="--condition")
 def main() -> Path:
     """Parse the command line in two steps, because defaults depend on the data, and run the experiment."""
     if not any(argument.startswith("--data") for argument in sys.argv):

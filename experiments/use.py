@@ -18,6 +18,7 @@ that is printed is of the test part. The same functions are `cvae.use` in Python
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -241,16 +242,20 @@ def _beside(out: Path, part: str) -> Path:
     return out.with_name(f"{out.stem}_{part}{out.suffix}")
 
 
-def assignments(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
+def assignments(option: str, texts: tuple[str, ...], names: Collection[str]) -> dict[str, Any]:
     """The values of NAME=VALUE by name; a list of numbers, 1.5,2, is one value of a condition of several.
+
+    A name may hold = itself: the longest of `names` that fits is meant.
 
     Raises:
         ValueError: one is written otherwise, or a name comes twice.
     """
     found: dict[str, Any] = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        checks.require(bool(name and equals and value), option, "be NAME=VALUE, such as cut=Ideal", repr(text))
+        fitting = [name for name in names if text.startswith(f"{name}=")]
+        name = max(fitting, key=len, default=text.partition("=")[0])
+        value = text.removeprefix(name)[1:]
+        checks.require(bool(name and value), option, "be NAME=VALUE, such as cut=Ideal", repr(text))
         checks.require(name not in found, option, "give every condition once", f"{name!r} twice")
         found[name] = value
     return found
@@ -290,7 +295,7 @@ def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: 
     """Write rows under a condition."""
     architecture = model.architecture
     assert architecture is not None
-    given: dict[str, Any] = dict(assignments("--condition", settings.condition))
+    given: dict[str, Any] = dict(assignments("--condition", settings.condition, architecture.condition.spec))
     conditions, count = _typed(architecture, given), settings.count
     if settings.given is not None:
         recorded = files.Recorded.of(settings.run)
@@ -357,7 +362,8 @@ def counterfactual(
 ) -> None:
     """Write the rows under other conditions."""
     assert model.architecture is not None
-    changes, specs = assignments("--set", settings.changes), model.architecture.condition.spec
+    specs = model.architecture.condition.spec
+    changes = assignments("--set", settings.changes, specs)
     settable = [name for name, spec in specs.items() if spec.kind not in ("pixels", "mask")]
     rule = "be conditioned on a label or a number, which --set changes"
     checks.require(len(settable) > 0, str(settings.run), rule, "a model without")
@@ -398,6 +404,7 @@ COMMANDS: dict[type, Any] = {
 }
 
 
+@cli.naming(conditions="--set", column="COLUMN", x="FILE", name="--model")
 def main() -> None:
     """The command line."""
     execute(cli.options(Command, __doc__))  # type: ignore[arg-type]

@@ -101,7 +101,12 @@ BAD_VALUES = {
     "zero": (
         Column("a", "positive"),
         [1.0, 0.0],
-        r"^column 'a' must hold numbers above 0 \(or be real, --column a=real\), got 0.0 at row 1$",
+        r"^column 'a' must hold numbers above 0 by 1e-30 at least \(or be real, --column a=real\), got 0.0 at row 1$",
+    ),
+    "no exposure": (
+        Column("a", "positive", role="exposure"),
+        [1.0, 0.0],
+        "^column 'a' must hold numbers above 0 by 1e-30 at least, got 0.0 at row 1$",
     ),
     "negative count": (
         Column("n", "count"),

@@ -169,6 +169,17 @@ def test_observed_and_missing_elements_are_told_apart():
     np.testing.assert_allclose(masked.log_prob(hidden), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("base", [NORMAL, LOG_NORMAL], ids=["normal", "log-normal"])
+def test_observed_and_missing_elements_have_no_gradient(base):
+    holes = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]], bool)
+    x = jnp.asarray(np.where(holes, np.nan, POSITIVE), jnp.float32)
+    for density in (Missing(base), Masked(base, jnp.asarray(holes), jnp.zeros(holes.shape))):
+        slopes = jax.grad(lambda x, density=density: density.log_prob(x).sum())(x)
+        np.testing.assert_array_equal(slopes[holes], 0)
+        expected = jax.grad(lambda x: base.log_prob(x).sum())(jnp.asarray(POSITIVE, jnp.float32))
+        np.testing.assert_allclose(slopes[~holes], expected[~holes], rtol=1e-5)
+
+
 def test_a_masked_density_of_categories_has_the_shape_of_its_events():
     base, x = BASES["categorical pixels"]
     masked = Masked(base, jnp.asarray(GREY > 0.3), jnp.asarray(GREY))

@@ -141,6 +141,12 @@ def test_predict(folder):
     assert "% of the 50 known values" in result.stdout
 
 
+def test_a_name_may_hold_an_equals_sign():
+    names = ("sex", "a", "a=b")
+    found = use.assignments("--set", ("a=b=c", "sex=x=y", "a=c=1"), names)
+    assert found == {"a=b": "c", "sex": "x=y", "a": "c=1"}
+
+
 REFUSED = {
     "generate RUN": "--condition must be given for sex, such as --condition sex='female', got none",
     "generate RUN --condition sex=mail": "column 'sex' must be one of 'female', 'male',",
@@ -158,10 +164,13 @@ REFUSED = {
     "encode arrays rows.npz --x nothing": "--x must name an array of rows.npz of shape [N, 4], one of ['rows']",
     "score RUN ragged.csv": "ragged.csv must have 2 fields in every line, as in the line of names, got 3 in line 2",
     "score RUN new.csv": "column 'sex' must be one of 'female', 'male', the values in the training rows, got",
-    "impute RUN whole.csv": "x must have a missing cell in a modelled column, got none",
+    "impute RUN whole.csv": "FILE must have a missing cell in a modelled column, got none",
     "counterfactual RUN birds.csv": "--set must change one of sex, year, got none",
     "counterfactual RUN birds.csv --set wild=true": "--set must change one of sex, year, got wild",
-    "predict RUN birds.csv wild": "column must be a label that the model is conditioned on, one of ['sex']",
+    "counterfactual RUN birds.csv --set year=old": "error: condition 'year' must be a number, got 'old'",
+    "generate RUN --condition sex=male --condition year=old": "error: condition 'year' must be a number, got 'old'",
+    "encode RUN birds.csv --model cvae": "--model must be left out for a folder of a single model, got 'cvae'",
+    "predict RUN birds.csv wild": "COLUMN must be a label that the model is conditioned on, one of ['sex']",
 }
 
 
@@ -225,7 +234,9 @@ def test_digits(tmp_path):
     assert result.returncode == 0, result.stderr
     changed = np.load(tmp_path / "run" / "use" / "some_counterfactual.npz")["images"]
     assert (changed.dtype, changed.shape) == (np.uint8, images.shape)
-    assert_refused(call(use, "generate", folder, "--condition", "label=12"), "must be integers in [0, 10), got 12")
+    assert_refused(
+        call(use, "generate", folder, "--condition", "label=12"), "condition 'label' must be integers in [0, 10)"
+    )
     assert_refused(call(use, "impute", folder, str(tmp_path / "some.npz")), "must be fitted to data with missing cells")
 
 

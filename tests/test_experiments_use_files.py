@@ -127,7 +127,7 @@ WRITTEN = {
         "score": ("rows_score.npz", SCORES | {"contribution": (FLOATS, (SIZE, 3))}),
         "impute": ("rows_impute.npz", {"rows": (FLOATS, (SIZE, 3))}),
         "counterfactual --set kind=1": "must be conditioned on a label or a number, which --set changes, got a model",
-        "predict kind": "column must be a label that the model is conditioned on, of which it has none",
+        "predict kind": "COLUMN must be a label that the model is conditioned on, of which it has none",
     },
     "images": {
         "generate --condition species=bee --condition age=3": ("generate", {
@@ -275,7 +275,7 @@ def test_a_model_that_hid_cells_in_training_imputes_those_of_another_file(fitted
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert call(fit, "--data", "floats.npy", "--hide-prob", "0.2", "--out", "runs/hidden", *QUICK).returncode == 0
-    assert_refused(command(folder, "impute", "runs/hidden", "images"), "x must have a missing number, NaN, got none")
+    assert_refused(command(folder, "impute", "runs/hidden", "images"), "FILE must have a missing number, NaN, got none")
     assert command(folder, "impute", "runs/hidden", "gaps.npy", "--draws", 2).returncode == 0
     use_folder = folder / "runs" / "hidden" / "use"
     completed = np.load(use_folder / "gaps_impute.npz")["gaps"]
@@ -363,7 +363,7 @@ REFUSED = {
     "encode runs/images nowhere": "or a folder of images, as the model was fitted to, got no such file",
     "encode runs/rows.npy pixels.npy": "pixels.npy must hold examples of shape [N, 3], as the model was fitted to, got",
     "encode runs/table.csv images": "images must be a table, .csv or .parquet, as the model was fitted to, got",
-    "encode runs/arrays.npz none.npz": "x must hold at least one example, got shape (0, 6, 5, 1)",
+    "encode runs/arrays.npz none.npz": "FILE must hold at least one example, got shape (0, 6, 5, 1)",
     "encode runs/arrays.npz rows.npy --x kind": "rows.npy must hold examples of shape [N, 6, 5, 1]",
 }  # fmt: skip
 

@@ -186,6 +186,16 @@ def test_gradients_are_finite_with_missing_cells():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3), slopes, concrete)
 
 
+@pytest.mark.parametrize("kind", [cvae.NegativeBinomial, cvae.Poisson])
+def test_missing_cells_have_no_gradient(kind):
+    model, params, _, _ = example(cvae.Missing(columns_of(GAPS, kind)))
+    moved, x, _ = at_origin(model, GAPS, {})
+    slopes = jax.grad(lambda x: cvae.elbo(moved, params, jax.random.key(2), x, {}).value.sum())(jnp.asarray(x))
+    np.testing.assert_array_equal(slopes[HOLES], 0)
+    assert np.isfinite(slopes).all()
+    assert (slopes[:, [1, 2, 3, 4, 5]][~HOLES[:, [1, 2, 3, 4, 5]]] != 0).all()
+
+
 @pytest.mark.parametrize("body", ["mlp", "residual", "convolutional"])
 def test_missing_pixels_are_left_out_by_every_body(body):
     event, x = (4, 5, 1), RNG.random((3, 4, 5, 1), np.float32)

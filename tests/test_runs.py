@@ -143,6 +143,27 @@ def test_the_folder_of_another_run_is_refused_and_left_alone(run):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+def test_other_data_are_named_as_such_unless_a_setting_differs_too(tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 2))
+
+    def fitted(x, ages):
+        condition = cvae.Mixed((cvae.Label(3), cvae.Continuous.fitted(ages[:, None])))
+        likelihood = cvae.Columns((cvae.Normal.fitted(x),), ((0, 1),))
+        return replace(CONFIG, models={"cvae": cvae.Architecture((2,), condition, likelihood=likelihood)})
+
+    runs.write_json(tmp_path / "config.json", to_json(fitted(x, x[:, 0])))
+    remedy = r"; choose another folder \(--out\) or discard that run \(--fresh\)$"
+    for config, name in (
+        (fitted(x + 1, x[:, 0]), r"likelihood\.parts\[0\]\.location"),
+        (fitted(x, x[:, 1]), r"condition\.parts\[1\]\.mean"),
+    ):
+        got = rf"got .*, begun with other data \(models\.cvae\.{name} differs\)"
+        with pytest.raises(ValueError, match=f"^run folder must be of the same data, {got}{remedy}"):
+            runs.check_folder(tmp_path, config)
+    with pytest.raises(ValueError, match=r"of the same config, got .* with seed 0, not 1" + remedy):
+        runs.check_folder(tmp_path, replace(fitted(x + 1, x[:, 0]), seed=1))
+
+
 def test_a_folder_of_something_else_is_never_written_to(tmp_path):
     (tmp_path / "params").mkdir()
     for config in (None, '{"model_type": "gpt"}'):

@@ -3,6 +3,7 @@
 import datetime
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -213,6 +214,42 @@ def test_a_model_with_a_schema_scores_tables():
         replace(architecture, event_shape=(4,))
 
 
+def test_words_that_look_like_numbers_stay_words_in_another_file(tmp_path):
+    (tmp_path / "train.csv").write_text("code,zip,y\n" + "a,01,1.5\nb2,02,2.5\n03,0A,0.5\n" * 9)
+    (tmp_path / "later.csv").write_text("y,zip,code\n3.5,02,007\n1,01,008\n2,01,009\n")
+    schema = infer(tmp_path / "train.csv", conditions=("zip",), kinds={"code": "omitted", "y": "real"})
+    np.testing.assert_array_equal(schema.encode(tmp_path / "later.csv")[1]["zip"], [1, 0, 0])
+    later = schema.read(tmp_path / "later.csv")
+    assert later.to_dict(as_series=False) == {
+        "y": [3.5, 1, 2],
+        "zip": ["02", "01", "01"],
+        "code": ["007", "008", "009"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["real", "positive"])
+def test_values_of_any_size_that_float32_can_hold_keep_it(kind):
+    values = np.exp(RNG.normal(size=SIZE)) * 1e-28
+    schema = infer(pl.DataFrame({"a": values}), kinds={"a": kind})
+    x, c = schema.encode(pl.DataFrame({"a": values}))
+    likelihood = schema.likelihood(x, c)
+    assert np.std(likelihood.features(x)) == pytest.approx(1, rel=1e-4)
+    drawn = likelihood.distribution(jnp.zeros((SIZE, 2)), (1,)).sample(jax.random.key(0))
+    logs = [np.log(np.abs(array)).mean() for array in (schema.decode(drawn, c)["a"].to_numpy(), values)]
+    assert logs[0] == pytest.approx(logs[1], abs=1)
+
+
+@pytest.mark.parametrize("conditions", [(), ("a",)])
+def test_values_that_float32_cannot_hold_are_refused(conditions):
+    small = RNG.normal(size=(SIZE, 1)) * 1e-40
+    table = pl.DataFrame({"a": small[:, 0], "b": RNG.normal(size=SIZE)})
+    with pytest.raises(ValueError, match=r"^column 'a' must vary by 1e-30 at least, .*, got numbers from -.*e-40 to"):
+        infer(table, conditions=conditions)
+    for fitted in (cvae.Normal.fitted, cvae.Continuous.fitted):
+        with pytest.raises(ValueError, match=r"must vary by 1e-30 at least, or not at all, got .*e-4"):
+            fitted(small)
+
+
 def with_one(name, row, value):
     """The table with one other value."""
     values = TABLE[name].to_list()
@@ -296,7 +333,11 @@ BAD_COLUMNS = {
         r"^column 'a' must have two .*=omitted\), got missing cells only$",
     ),
     "infinite": ({"a": [1.0, float("inf"), 2.0]}, {}, "^column 'a' must hold finite numbers, got inf at row 1$"),
-    "nothing": ({"a": [1, 1]}, {}, "^columns must be modelled, one at least, got none$"),
+    "nothing": (
+        {f"{k}": [k, k] for k in range(10)},
+        {},
+        r"^columns must be modelled, one at least, got none of '0' \(constant, 0\), .* '7' \(constant, 7\) and 2 more$",
+    ),
 }
 
 

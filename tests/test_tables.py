@@ -86,6 +86,16 @@ def test_a_column_of_numbers_and_many_words_is_one_of_words(tmp_path):
     assert read_table(path)["ticket"].to_list() == tickets
 
 
+def test_markers_of_missing_cells_among_numbers_are_no_words(tmp_path):
+    path = write(tmp_path, "a,b,c,d,e\n1,?,x,n/a,1\n-,.,-,?,x\n3,0.5,y,n/a,2\n--,1,-,?,-\n,n/a,z,n/a,y\n")
+    a, b, c, d, e = read_table(path)
+    assert (a.dtype, a.to_list()) == (pl.Int64, [1, None, 3, None, None])
+    assert b.to_list() == [None, None, 0.5, 1.0, None]
+    assert c.to_list() == ["x", "-", "y", "-", "z"]
+    assert d.to_list() == ["n/a", "?", "n/a", "?", "n/a"]
+    assert e.to_list() == ["1", "x", "2", "-", "y"]
+
+
 def test_types_are_those_of_all_lines(tmp_path, monkeypatch):
     monkeypatch.setattr("cvae.tables.FIRST_LINES", 2)
     path = write(tmp_path, "a,b,c,d\n1,,2,x\n2,,3,y\n2.5,7,4,\n,8,5,z\n")
@@ -101,6 +111,11 @@ def test_commas_inside_quotes_separate_no_fields(tmp_path):
     assert read_table(path)["a"].to_list() == ["x, y", 'say "no"']
     with pytest.raises(ValueError, match="got 1 in line 3"):
         read_table(write(tmp_path, 'a,b\nx,1\n"y, z"\n'))
+
+
+def test_quotes_in_names_are_not_doubled(tmp_path):
+    path = write(tmp_path, '"say ""no""","x, y",\n1,2,3\n')
+    assert read_table(path).columns == ['say "no"', "x, y", ""]
 
 
 def test_blank_lines_are_no_rows(tmp_path):

@@ -1,5 +1,6 @@
 """Training: steps are Optax's; a fit is reproducible to the bit, can be resumed, stops at the best, and learns."""
 
+import warnings
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from cvae.fitting import epochs
 from cvae.keys import named
 from cvae.settings import replace
 from cvae.training import TrainState, init_state, static_settings, train_steps
-from tests.conftest import CLASSES, EVENT, weights
+from tests.conftest import CLASSES, EVENT, build, weights
 from tests.oracles import LEVEL
 
 # A real model
@@ -127,6 +128,32 @@ def test_a_fit_is_not_resumed_with_other_settings(labelled, data, changed):
     message = f"{name} must be as in the fit that is resumed, {getattr(training, name)!r}, got {value!r}"
     with pytest.raises(ValueError, match=message):
         fit(labelled, data, replace(training, **changed), params=progress)
+
+
+def test_an_epoch_has_the_same_bits_in_however_many_calls(labelled, data, monkeypatch):
+    whole = fit(labelled, data)
+    monkeypatch.setattr(fitting, "MOST_STEPS", 3)
+    parts = fit(labelled, data)
+    assert fitting.steps_per_call(labelled.model, SIZE // SETTINGS.batch_size) == 3
+    jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
+    assert [epoch[:4] for epoch in parts.history] == [epoch[:4] for epoch in whole.history]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (1000, 1000), (1100, 550), (4001, 801), (4000, 1000)])
+def test_calls_are_equal_parts_of_an_epoch_where_there_are_any(labelled, steps, expected):
+    assert fitting.steps_per_call(labelled.model, steps) == expected
+
+
+def test_a_convolutional_step_is_a_call_of_its_own_on_a_cpu(monkeypatch):
+    model = build(cvae.Unconditional(), event_shape=(4, 4, 1), body="convolutional", hidden=(2, 3)).model
+    assert fitting.steps_per_call(model, 1100) == (1 if jax.default_backend() == "cpu" else 550)
+    x = np.random.default_rng(0).random((12, 4, 4, 1), np.float32)
+    params, training = model.init(jax.random.key(0)), cvae.Training(epochs=2, batch_size=4)
+    alone = cvae.fit(model, params, jax.random.key(1), x, {}, training, progress=False)
+    monkeypatch.setattr(fitting, "steps_per_call", lambda model, steps: steps)
+    looped = cvae.fit(model, params, jax.random.key(1), x, {}, training, progress=False)
+    for one, other in zip(alone.history, looped.history, strict=True):
+        np.testing.assert_allclose(one.train, other.train, rtol=1e-5)
 
 
 @pytest.mark.parametrize("after", [0, 2])
@@ -544,3 +571,25 @@ def test_normal_models_start_and_end_well():
     draws = jax.jit(lambda params, key: cvae.sample(model, params, key, {}, num_samples=4000))(fitted.params, key)
     draws = (np.asarray(draws, np.float64)[:, 0] - location) / scale
     np.testing.assert_array_less(np.abs(draws.std(axis=0) - 1), 0.05)
+
+
+UNFITTED = {
+    "not fitted": (cvae.Normal(), "mean 5e+04 and standard deviation 2e+04"),
+    "narrow": (cvae.Normal(scale=(1e-12,)), "mean 5e+16 and standard deviation 2e+16"),
+    "wide": (cvae.Missing(cvae.Normal(location=(5e4,), scale=(1e9,))), "mean 0 and standard deviation 2e-05"),
+    "columns": (cvae.Columns((cvae.Normal(),), ((0, 1, 2),)), "mean 5e+04 and standard deviation 2e+04"),
+}
+
+
+@pytest.mark.parametrize(("likelihood", "found"), UNFITTED.values(), ids=UNFITTED.keys())
+def test_a_normal_that_is_not_fitted_to_x_warns(likelihood, found):
+    x, key = np.full((200, 3), 5e4) + np.resize([2e4, -2e4], (200, 1)), jax.random.key(0)
+    architecture = cvae.Architecture((3,), cvae.Unconditional(), 1, (2,), likelihood=likelihood)
+    params = weights(cvae.make(architecture))
+    with pytest.warns(UserWarning, match=r"Normal\.fitted") as caught:
+        epochs(cvae.make(architecture), params, key, x, {})
+    message = f"x has {found} in units of its likelihood, where 0 and 1 are best, as Normal.fitted(x) has them"
+    assert [str(warning.message) for warning in caught] == [message]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        epochs(cvae.make(replace(architecture, likelihood=cvae.Normal.fitted(x))), params, key, x, {})

@@ -1,5 +1,7 @@
 """Use of a fitted model: what goes in comes out, in the file's own terms; probabilities are exact ones."""
 
+import warnings
+
 import jax
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from scipy.special import softmax
 
 import cvae
 from cvae import schema, use
+from cvae.settings import replace
 from tests.conftest import build, weights
 from tests.oracles import BATCH, CONDITIONS, EVENT, linear_gaussian
 from tests.test_classification import exact_scores
@@ -79,6 +82,19 @@ def test_a_condition_outside_its_range_warns_and_is_used(fitted):
     assert rows["age"].to_list() == [12, 12]
 
 
+def test_conditions_of_a_table_outside_their_range_warn_once(fitted):
+    """Those of age are missing, outside, outside, and the rest inside."""
+    later = table().with_columns(age=pl.Series([None, 30.0, -7.0, *table()["age"][3:]]))
+    with pytest.warns(
+        UserWarning, match=r"'age' is 30, outside its range in training, .*, in 2 of 60 rows: "
+    ) as caught:
+        use.encode(*fitted, later)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        use.encode(*fitted, table())
+
+
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
@@ -140,6 +156,17 @@ def test_only_missing_cells_are_filled_in(fitted):
     assert ((words["probability"] > 0) & (words["probability"] <= 1)).all()
     first = done.cells.row(0, named=True)
     assert str(done.rows[first["column"]][first["row"]]) == first["value"]
+
+
+def test_omitted_words_of_a_file_stay_as_they_are(fitted, tmp_path):
+    model, params, key = fitted
+    ids = schema.Schema(tuple(replace(each, dtype="String") if each.name == "id" else each
+                              for each in model.architecture.schema.columns))  # fmt: skip
+    model = cvae.make(replace(model.architecture, schema=ids))
+    table(4).with_columns(pl.Series("id", ["007", "008", "009", "010"])).write_csv(tmp_path / "later.csv")
+    changed = use.counterfactual(model, params, key, tmp_path / "later.csv", sex="female")
+    filled = use.impute(model, params, key, tmp_path / "later.csv", num_samples=20).rows
+    assert changed["id"].to_list() == filled["id"].to_list() == ["007", "008", "009", "010"]
 
 
 def test_a_column_without_any_cell_is_filled_in(fitted):

@@ -124,7 +124,7 @@ REFUSED = {
     "words": ({}, [], {"column": ("cut=real",)}, "column 'cut' must hold numbers to be real"),
     "missing": ({"age": [None, *[1.5, 2.5] * 29, 3]}, ["age"], {}, "must be known .*missing value at row 0"),
     "no exposure": ({"months": np.arange(N) % 12}, [], {"exposure": "months"}, "numbers above 0.*got 0 at row 0"),
-    "all": ({}, ["age", "price", "visits", "months", "sex", "cut"], {}, "columns must be modelled, one at least"),
+    "all": ({}, ["age", "price", "visits", "months", "sex", "cut"], {}, "none of 'id' .*rows.*, 'age' .condition"),
     "mixed": ({"age": ["x", *map(str, range(N - 1))]}, [], {}, "column 'age' of .* numbers only, .*'x' at row 0"),
     "x": ({}, [], {"x": "age"}, "--x must be left out for a table"),
     "likelihood": ({}, [], {"likelihood": "normal"}, "--likelihood must be left out for a table"),

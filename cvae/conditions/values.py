@@ -87,6 +87,8 @@ class Continuous(Condition):
         array = np.asarray(values, np.float64)
         mean, std = center_and_spread(array)
         checks.require(bool((std > 0).any()), label, "vary", f"{array[0, 0]:.9g} in every row")
+        least, rule = std[std > 0].min(), f"vary by {SMALLEST:g} at least, or not at all"
+        checks.require(least >= SMALLEST, label, rule, f"{least:.3g}")
         return cls(array.shape[1], tuple(mean.tolist()), tuple(std.tolist()), name)
 
     @property

@@ -17,6 +17,7 @@ from cvae.distributions.compound import (
     center_and_spread,
     is_value,
     standardize,
+    without_gradient,
 )
 from cvae.distributions.discrete import (
     LEVELS,
@@ -32,5 +33,5 @@ __all__ = [
     "LEVELS", "Bernoulli", "Categorical", "CategoricalPixels", "Columns", "ContinuousBernoulli",
     "DiscretizedLogistic", "Distribution", "Ladder", "Latents", "LogNormal", "Masked", "Missing", "NegativeBinomial",
     "Normal", "PointMass", "Poisson", "Standardized", "center_and_spread", "distribution", "is_value",
-    "kl_divergence", "kl_terms", "standardize", "sum_event",
+    "kl_divergence", "kl_terms", "standardize", "sum_event", "without_gradient",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from cvae import checks
 from cvae.checks import SMALLEST, Spec
@@ -187,6 +187,11 @@ class Columns(Distribution):
         return joined[:, order]
 
 
+def without_gradient(x: Any, where: Array) -> Any:
+    """X, with a gradient of 0 at these elements: that of a logarithm is NaN at NaN, even of what is not taken."""
+    return x if isinstance(x, np.ndarray) else jnp.where(where, lax.stop_gradient(x), x)
+
+
 @distribution
 class Masked(Distribution):
     """A density of which some elements are observed: only the others are random, and counted."""
@@ -220,7 +225,7 @@ class Masked(Distribution):
 
     def cast(self, x: Any) -> Array:
         """X as the base takes it, and 0 where it is observed, so that NaN there reaches no gradient."""
-        return jnp.where(self.observed, 0, self.base.cast(x))
+        return jnp.where(self.observed, 0, self.base.cast(without_gradient(x, self.observed)))
 
     def log_terms(self, x: Array) -> Array:
         """Log density of every element, 0 where it is observed."""
@@ -324,7 +329,7 @@ class Missing(Distribution):
 
     def cast(self, x: Any) -> Array:
         """X as the base takes it, NaN where it is missing."""
-        return self.base.cast(x)
+        return self.base.cast(without_gradient(x, jnp.isnan(x)))
 
     def sample(self, key: Array) -> Array:
         """One draw of all elements, [B, *event]."""

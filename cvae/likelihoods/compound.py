@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cvae import checks, distributions
 from cvae.checks import Spec
-from cvae.distributions import Distribution
+from cvae.distributions import Distribution, without_gradient
 from cvae.likelihoods.base import Likelihood, check_channels
 from cvae.likelihoods.real import LogNormal, Normal
 from cvae.settings import Finite, chosen_by_name, replace, setting
@@ -150,7 +150,7 @@ class Missing(Likelihood):
 
     def features(self, x: Any) -> Array:
         """The features of the base, 0 where there are none, and 1 where an element is there, along the last axis."""
-        features = self.base.features(x)
+        features = self.base.features(without_gradient(x, jnp.isnan(x)))
         known = jnp.asarray(~np.isnan(x) if isinstance(x, np.ndarray) else ~jnp.isnan(x), features.dtype)
         return jnp.concatenate([jnp.nan_to_num(features), known], axis=-1)
 

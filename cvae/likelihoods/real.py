@@ -64,6 +64,8 @@ class Normal(Likelihood):
         values = np.asarray(Spec(shape[1:], "pixels").cast(x), np.float64).reshape(-1, shape[-1])
         location, scale = center_and_spread(values)
         checks.require(bool((scale > 0).any()), "x", "vary", f"{values.flat[0]:.9g} throughout")
+        least, rule = scale[scale > 0].min(), f"vary by {SMALLEST:g} at least, or not at all"
+        checks.require(least >= SMALLEST, "x", rule, f"{least:.3g}")
         return cls(location=tuple(location.tolist()), scale=tuple(scale.tolist()), **fields)
 
     def num_outputs(self, event_shape: tuple[int, ...]) -> int:

@@ -7,6 +7,9 @@ layer. A decoder expands, in mirror image. Images whose sides cannot be halved s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import jax
@@ -35,6 +38,8 @@ class Convolutional(Body):
         h <- W gelu(L [z, numbers, pixels]), a grid;   up at every resolution   h <- depth_to_space(W block(h))
         K block(h + K images)
     """
+
+    slow_in_loops = True
 
     def __init__(self, part: Part, rngs: nnx.Rngs):
         *channels, self.size = part.architecture.hidden
@@ -147,17 +152,30 @@ class Block(nnx.Module):
         return hidden + self.outer(nnx.gelu(self.inner(self.norm(hidden))))
 
 
+_native: ContextVar[bool] = ContextVar("native", default=False)
+
+
+@contextmanager
+def native_convolutions() -> Iterator[None]:
+    """What is traced in this context is in no loop, so `convolve` uses XLA's own convolution on a CPU too."""
+    token = _native.set(True)
+    try:
+        yield
+    finally:
+        _native.reset(token)
+
+
 def convolve(x: Array, kernel: Array) -> Array:
     """A 3x3 convolution of images with zeros around them.
 
         y[b, h, w] = sum_ij  kernel[i, j]^T x[b, h + i - 1, w + j - 1]
 
     On a CPU it is written as that sum of nine shifted matrix products, because XLA leaves its fast convolution inside
-    loops, and an epoch is one (jax issue 12868). To fewer channels the products are shifted, else their inputs.
+    loops, and many steps are one (jax issue 12868). To fewer channels the products are shifted, else their inputs.
 
     Shapes: [B, H, W, I], [3, 3, I, O] -> [B, H, W, O].
     """
-    if jax.default_backend() != "cpu":
+    if _native.get() or jax.default_backend() != "cpu":
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     _, height, width, inputs = x.shape
     outputs = kernel.shape[-1]

@@ -82,6 +82,7 @@ class Body(nnx.Module):
     """
 
     size: int
+    slow_in_loops = False  # whether XLA computes it several times as slowly inside a loop on a CPU
 
     def __init__(self, part: Part, rngs: nnx.Rngs):
         raise NotImplementedError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
 import sys
 import threading
@@ -250,6 +252,18 @@ def options(kind: type, description: str | None, default: Any = None, package: s
     return settings
 
 
+@contextlib.contextmanager
+def naming(**options: str) -> Iterator[None]:
+    """Refusals name arguments of the library as the options that give them."""
+    try:
+        yield
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        if name not in options or not rest.startswith("must "):
+            raise
+        raise ValueError(f"{options[name]} {rest}") from None
+
+
 def protected(main: Callable[[], object]) -> None:
     """Call `main`; refusals and signals end the process with one line.
 
@@ -293,7 +307,9 @@ def _as_option(message: str) -> str:
     kinds: tuple[Any, ...] = (Architecture, cvae.Training, cvae.Sweep, Settings)
     fields = {field for kind in kinds for field in kind.__dataclass_fields__}
     known = name.partition("[")[0] in fields or option.partition("[")[0] in sys.argv
-    return f"{option} {rest}" if known else message
+    if known and rest.startswith("must "):  # not of a column or condition whose name follows
+        return f"{option} {rest}"
+    return re.sub(r"^c\[('.*?')\] must ", r"condition \1 must ", message)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

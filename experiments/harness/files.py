@@ -21,7 +21,7 @@ from cvae.columns import Column, as_words
 from cvae.conditions import Conditions, Image, Optional
 from cvae.config import Architecture, parts_of
 from cvae.data import npz_names, read_images, read_npy, read_npz
-from cvae.tables import SUFFIXES, read_table
+from cvae.tables import SUFFIXES
 from experiments.harness.user_conditions import drawn_masks, every_mask
 
 ARRAYS = (".npz", ".npy")
@@ -106,7 +106,7 @@ def read(
         ValueError: it cannot be read, or lacks an array.
     """
     if architecture.schema is not None:
-        return Examples(read_table(path))
+        return Examples(architecture.schema.read(path))
     held = _held(architecture, path, x, recorded)
     name = _name_of_x(architecture, path, held, x, recorded)
     raw = held.arrays[name]
@@ -134,7 +134,7 @@ def read_conditions(
     wanted = [name for name in architecture.condition.spec if name not in given]
     checks.require(len(wanted) > 0, "--given", "have a condition that --condition does not give", "none")
     if architecture.schema is not None:
-        table = read_table(path)
+        table = architecture.schema.read(path)
         absent = [name for name in wanted if name not in table.columns]
         checks.require(not absent, "--given", f"be a table with the columns {wanted}", f"none named {absent}")
         return Examples(None, {name: table[name] for name in wanted})

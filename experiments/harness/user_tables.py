@@ -31,9 +31,10 @@ def load(options: Input) -> UserData:
     for name, usual in {"x": None, "std": None, "likelihood": "auto"}.items():
         value = getattr(options, name)
         checks.require(value == usual, f"--{name}", "be left out for a table, whose columns say it", value)
-    table = read_table(options.data)
+    given = _given(options) if options.schema else None
+    table = given.read(options.data) if given else read_table(options.data)
     rows = split(options, str(options.data), table.height)
-    schema = _given(options, table) if options.schema else _inferred(options, table)
+    schema = _completed(given, options, table) if given else _inferred(options, table)
     schema = _as_trained(schema, table, rows.train)
     x, c = schema.encode(table)
     assert x is not None
@@ -69,13 +70,17 @@ def _inferred(options: Input, table: pl.DataFrame) -> Schema:
     return infer(table, conditions=options.condition, optional=options.optional, exposure=options.exposure, kinds=kinds)
 
 
-def _given(options: Input, table: pl.DataFrame) -> Schema:
+def _given(options: Input) -> Schema:
     for name in ("condition", "optional", "exposure", "column"):
         value = getattr(options, name)
         checks.require(not value, f"--{name}", "be left out with --schema, which says it", value)
     assert options.schema is not None
     checks.require(options.schema.is_file(), "--schema", "be a file, the schema.json of a run", options.schema)
-    schema = from_json(Schema, runs.read_json(options.schema), str(options.schema))
+    return from_json(Schema, runs.read_json(options.schema), str(options.schema))
+
+
+def _completed(schema: Schema, options: Input, table: pl.DataFrame) -> Schema:
+    """The schema with the other columns of the table, which are omitted."""
     absent = [column.name for column in schema.columns if column.name not in table.columns]
     rule = f"have the columns of {options.schema}"
     checks.require(not absent, str(options.data), rule, f"none named {', '.join(map(repr, absent))}")
