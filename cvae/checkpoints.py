@@ -192,6 +192,17 @@ def save_tree(folder: Path, tree: Any) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def check_saved(folder: Path, run: Path) -> None:
+    """Refuse a run in which `save_tree` has not written this folder yet, whole or not: a fit that is not finished.
+
+    Raises:
+        ValueError: says how to finish it.
+    """
+    held = folder.exists() or any(path.exists() for path in _siblings(folder))
+    rule = "hold final parameters (repeat the command that began the fit: it goes on where it stopped)"
+    checks.require(held, "run folder", rule, f"{run}, which has none of {folder.name!r} yet")
+
+
 def load_tree(folder: Path, like: Any) -> Any:
     """Read what `save_tree` wrote, to the bit.
 

@@ -41,8 +41,7 @@ def class_log_likelihoods(
     Shapes: x [N, *event], c of length N -> [N, num_classes], in nats.
     Raises: ValueError if the model has no such label, or as `log_likelihood`.
     """
-    condition = model.architecture.condition if model.architecture else None
-    labels = {part.name: part for part in map(without_optional, parts_of(condition)) if isinstance(part, Label)}
+    labels = labels_of(model.architecture.condition if model.architecture else None)
     checks.require(name in labels, "name", f"be a label of the model, one of {list(labels)}", checks.shown(name))
     size = checks.shape_of("x", x)[:1]
     scores = [
@@ -55,9 +54,10 @@ def class_log_likelihoods(
     return np.stack(scores, axis=1)
 
 
-def without_optional(condition: Any) -> Any:
-    """The condition that an `Optional` one may leave out; any other as it is."""
-    return condition.base if isinstance(condition, Optional) else condition
+def labels_of(condition: Any) -> dict[str, Label]:
+    """The labels among the parts of a condition by name, those that may be missing too."""
+    bases = [part.base if isinstance(part, Optional) else part for part in parts_of(condition)]
+    return {base.name: base for base in bases if isinstance(base, Label)}
 
 
 class Calibration(NamedTuple):

@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 
 from cvae import checks
+from cvae.classification import labels_of
 from cvae.columns import Column
-from cvae.conditions import Conditions, Optional
+from cvae.conditions import Conditions, Continuous, Label, Optional
 from cvae.config import Architecture, parts_of
 from cvae.model import CVAE, check_examples
 from cvae.schema import Schema
@@ -33,15 +34,16 @@ def architecture_of(model: CVAE) -> Architecture:
     return model.architecture
 
 
-def known(architecture: Architecture) -> str:
-    """The names of the conditions, as a refusal lists them."""
-    return ", ".join(architecture.condition.spec) or "no conditions: the model is unconditional"
+def one_of_conditions(architecture: Architecture, verb: str = "be") -> str:
+    """The rule for a name of a condition, as a refusal has it."""
+    names = ", ".join(architecture.condition.spec)
+    return f"{verb} one of {names}" if names else "be left out, as the model is unconditional"
 
 
 def examples(
     architecture: Architecture, x: Any, c: Any, *, without: str | None = None
 ) -> tuple[np.ndarray, Conditions]:
-    """The arrays x and c of a table, or as they are given; the condition `without` may be absent.
+    """The arrays x and c of a table, or as they are given, words as numbers; the condition `without` may be absent.
 
     Raises:
         ValueError: a column or array is not as in training.
@@ -51,6 +53,7 @@ def examples(
         c = dict(c or {})
         if without is not None:
             c[without] = np.zeros(len(x), np.int32)
+        c |= {name: _codes(label, c[name]) for name, label in labels_of(architecture.condition).items() if name in c}
         x, c = check_examples(architecture, x, c)
         return np.asarray(x), c
     table = table_of(schema.read(x))
@@ -80,7 +83,7 @@ def condition_arrays(
     for name in given:
         modelled = schema is not None and name in [column.name for column in schema.modelled]
         got = f"{name!r}{', which is modelled' if modelled else ''}"
-        checks.require(name in specs, "condition", f"be one of {known(architecture)}", got)
+        checks.require(name in specs, "condition", one_of_conditions(architecture), got)
     absent = required(architecture, given) if whole else {}
     example = ", ".join(f"{name}={value}" for name, value in absent.items())
     checks.require(not absent, "conditions", f"be given for {list(absent)}, such as {example}", list(given) or "none")
@@ -101,14 +104,17 @@ def required(architecture: Architecture, given: Mapping[str, Any]) -> dict[str, 
     """The conditions that are not given and not optional, each with a value that it can have, as code."""
     optional = {part.name for part in parts_of(architecture.condition) if isinstance(part, Optional)}
     names = [name for name in architecture.condition.spec if name not in given and name not in optional]
-    return {name: _example(architecture.schema, name) for name in names}
+    return {name: _example(architecture, name) for name in names}
 
 
-def _example(schema: Schema | None, name: str) -> str:
+def _example(architecture: Architecture, name: str) -> str:
     """A value that a condition can have."""
-    if schema is None:
-        return "0"
-    column = schema.column(name)
+    if architecture.schema is None:
+        part = next((part for part in parts_of(architecture.condition) if getattr(part, "name", None) == name), None)
+        if isinstance(part, Continuous):
+            return ",".join(f"{mean:.3g}" for mean in part.mean)
+        return repr(part.categories[0]) if isinstance(part, Label) and part.categories else "0"
+    column = architecture.schema.column(name)
     if column.is_label:
         return repr(column.categories[0])
     middle = (column.low + column.high) / 2 if math.isfinite(column.low + column.high) else 1.0
@@ -157,6 +163,8 @@ def _array(name: str, architecture: Architecture, count: int, value: Any) -> np.
     spec = architecture.condition.spec[name]
     if value is None:
         value = -1 if spec.kind == "integer" else math.nan
+    if (label := labels_of(architecture.condition).get(name)) is not None:
+        value = _codes(label, value)
     try:
         array = np.asarray(value, np.int32 if spec.kind == "integer" else None)
         array = array[:, None] if array.shape == (count,) and spec.shape == (1,) else array
@@ -165,6 +173,25 @@ def _array(name: str, architecture: Architecture, count: int, value: Any) -> np.
     except (TypeError, ValueError, OverflowError):
         rule = f"be a value of shape {spec.shape}, or {count} of them"
         raise ValueError(f"condition {name!r} must {rule}, got {checks.shown(value)}") from None
+
+
+# Words of labels
+
+
+def _codes(label: Label, values: Any) -> Any:
+    """The numbers of classes that are given as words, "" for a missing one; anything else as it is."""
+    words = np.asarray(values)
+    if words.dtype.kind not in "UO" or not label.categories:
+        return values
+    texts = [str(word) if word is not None and word != "" else None for word in words.reshape(-1)]
+    column = Column(label.name, "categorical", categories=label.categories)
+    codes = column.encode(pl.Series(label.name, texts, dtype=pl.String)).reshape(words.shape)
+    return np.where(np.isnan(codes), -1, codes).astype(np.int32)
+
+
+def words_of(label: Label, codes: np.ndarray) -> np.ndarray:
+    """The classes in words, "" for a missing one, if the label has words; else their numbers as they are."""
+    return np.array([*label.categories, ""])[codes] if label.categories else codes
 
 
 # Results
@@ -202,8 +229,11 @@ def _in_dtype(column: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 
 def rows_of(architecture: Architecture, x: np.ndarray, c: Conditions) -> Rows:
-    """Rows as the schema has them, or x and c as a dict."""
-    return {"x": x, **c} if architecture.schema is None else architecture.schema.decode(x, c)
+    """Rows as the schema has them, or x and c as a dict, labels in words if they have any."""
+    if architecture.schema is not None:
+        return architecture.schema.decode(x, c)
+    labels = labels_of(architecture.condition)
+    return {"x": x} | {name: words_of(labels[name], each) if name in labels else each for name, each in c.items()}
 
 
 def like(given: Any, frame: pl.DataFrame) -> Rows:

@@ -101,6 +101,7 @@ def load(folder: str | os.PathLike[str], name: str | None = None) -> tuple[CVAE,
     name = next(iter(config.models)) if name is None else name
     kind, _, member = name.partition("/") if config.sweep is not None else (name, "", "")
     checks.one_of("name", kind, list(config.models))
+    checkpoints.check_saved(path / "params" / kind, path)
     model = make(config.models[kind])
     if config.sweep is not None:
         members = sorted(each.name for each in (path / "params" / kind).glob("[!.]*"))

@@ -7,7 +7,8 @@
 For a model of a table, one whose architecture has a schema, x is a table, of which the schema reads c too: a polars or
 pandas data frame, or the path of a file. Results are data frames with a row for every row of x, pandas' own for
 pandas' own. For a model of arrays, x and c are arrays as everywhere, and results are dicts of arrays of length N: what
-is a column of its own per latent, category or column of a table is then the second axis.
+is a column of its own per latent, category or column of a table is then the second axis. Where a label has words for
+its classes, as after a fit to a folder of images, it may be given as words, and results have these.
 """
 
 from __future__ import annotations
@@ -21,13 +22,22 @@ from jax import Array
 from scipy.special import softmax
 
 from cvae import checks, generation, imputation
-from cvae.classification import class_log_likelihoods, without_optional
-from cvae.conditions import Label
-from cvae.config import parts_of
+from cvae.classification import class_log_likelihoods, labels_of
 from cvae.evaluation import log_likelihood
 from cvae.model import CVAE
 from cvae.networks import Params
-from cvae.rows import Rows, architecture_of, condition_arrays, examples, filled, known, like, replaced, rows_of
+from cvae.rows import (
+    Rows,
+    architecture_of,
+    condition_arrays,
+    examples,
+    filled,
+    like,
+    one_of_conditions,
+    replaced,
+    rows_of,
+    words_of,
+)
 from cvae.schema import Schema
 
 MOST_NAMED = 3  # columns that contribute most to a score
@@ -158,7 +168,8 @@ def impute(
     array, conditions = examples(architecture, x, c)
     missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
     chosen = np.flatnonzero(missing.reshape(len(array), -1).any(axis=1))
-    checks.require(len(chosen) > 0, "x", "have a missing cell in a modelled column", "none")
+    rule = "have a missing number, NaN" if architecture.schema is None else "have a missing cell in a modelled column"
+    checks.require(len(chosen) > 0, "x", rule, "none")
     found = imputation.impute(
         model, params, key, array[chosen], {name: values[chosen] for name, values in conditions.items()},
         num_draws=num_draws, num_samples=num_samples, progress=progress,
@@ -224,9 +235,10 @@ def counterfactual(
         ValueError: as `encode` and `generate`, or no condition is given.
     """
     architecture = architecture_of(model)
+    checks.require(len(architecture.condition.spec) > 0, "model", "have conditions for a counterfactual", "none")
     array, before = examples(architecture, x, c)
     changed = {**(conditions or {}), **named}
-    checks.require(len(changed) > 0, "conditions", f"change one of {known(architecture)}", "none")
+    checks.require(len(changed) > 0, "conditions", one_of_conditions(architecture, "change"), "none")
     after = {**before, **condition_arrays(architecture, len(array), changed, whole=False)}
     rows = generation.counterfactual(model, params, key, array, before, after, mean=mean, progress=progress)
     made = rows_of(architecture, rows, after)
@@ -260,10 +272,10 @@ def predict(
     """
     architecture = architecture_of(model)
     checks.one_of("prior", prior, PRIORS)
-    labels = {part.name: part for part in map(without_optional, parts_of(architecture.condition))
-              if isinstance(part, Label)}  # fmt: skip
+    labels = labels_of(architecture.condition)
     hint = "" if architecture.schema is None else " (impute fills in a column that is modelled)"
-    rule = f"be a label that the model is conditioned on, one of {list(labels)}{hint}"
+    which = f"one of {list(labels)}" if labels else "of which it has none"
+    rule = f"be a label that the model is conditioned on, {which}{hint}"
     checks.require(column in labels, "column", rule, checks.shown(column))
     array, conditions = examples(architecture, x, c, without=column)
     scores = class_log_likelihoods(
@@ -275,7 +287,7 @@ def predict(
     probability = softmax(scores.astype(np.float64) + log_prior, axis=1)
     predicted = probability.argmax(axis=1)
     if schema is None:
-        return {"predicted": predicted, "probability": probability}
+        return {"predicted": words_of(labels[column], predicted), "probability": probability}
     words = schema.column(column)
     each = {f"probability_{word}": probability[:, k] for k, word in enumerate(words.categories)}
     return like(x, pl.DataFrame({"predicted": words.decode(predicted.astype(np.float64)), **each}))

@@ -43,6 +43,8 @@ import numpy as np
 
 import cvae
 from cvae import checks, evaluation, runs
+from cvae.classification import labels_of
+from cvae.columns import Column
 from cvae.settings import Count, CountOrZero
 from cvae.tables import SUFFIXES
 from experiments import harness
@@ -208,9 +210,7 @@ def facts(job: harness.Job) -> dict[str, Any]:
     """What the numbers are of."""
     data: Any = job.dataset
     part = "hidden part of each " if "image" in data.test[1] else ""
-    x = data.test[0]
-    grey = type(data.likelihood) is cvae.Bernoulli and job.settings.training.binarization == "none"
-    grey = grey and not bool(np.isin(x, (0, 1)).all() and x.dtype != np.uint8)
+    grey = job.settings.training.binarization == "none" and _is_grey(data)
     in_units = isinstance(base_of(data.likelihood), cvae.Normal | cvae.likelihoods.Columns)
     return {
         "unit": f"nats per {part}{data.what}, x in {'the units of the file' if in_units else '[0, 1]'}",
@@ -218,6 +218,12 @@ def facts(job: harness.Job) -> dict[str, Any]:
         "examples": {name: len(getattr(data, name)[0]) for name in ("train", "validation", "test")},
         "epochs": {name: len(trained.history) for name, trained in job.trained.items()},
     }
+
+
+def _is_grey(data: UserData) -> bool:
+    """Whether x holds grey levels that a Bernoulli likelihood takes for probabilities."""
+    x = data.test[0]
+    return type(data.likelihood) is cvae.Bernoulli and not bool(np.isin(x, (0, 1)).all() and x.dtype != np.uint8)
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -248,19 +254,32 @@ def table(summary: dict[str, Any]) -> str:
 
 def next_steps(out: Path, file: Path, data: UserData) -> str:
     """Commands that use a fitted model, with conditions that the training part has."""
-    c = data.train[1]
-    known = {column: values[np.isfinite(values)] for column, values in data.conditions(c).items()}
-    if file.suffix not in (*SUFFIXES, ".npz") or len(known) < len(c):  # files that `experiments.use` does not take
-        return f'next: model, params = cvae.load("{out}")'
-    options = []
-    for column, values in known.items():
-        middle = np.sort(values)[len(values) // 2]
-        word = column.categories[int(middle)] if column.is_label else f"{middle:g}"
-        options += ["--condition", f"{column.name}={word}"]
-    commands = [["generate", str(out), "--count", "10", *options]]
+    values = [f"{name}={value}" for name, value in _usual_values(data).items()]
+    mean = ["--mean"] * _is_grey(data)  # draws are black and white
+    if any(spec.kind == "pixels" for spec in data.condition.spec.values()):
+        commands = [["generate", str(out), "--given", str(file), *mean]]
+    else:
+        options = [part for value in values for part in ("--condition", value)]
+        commands = [["generate", str(out), "--count", "10", *options, *mean]]
     of_file = ["score", "encode"] + ["impute"] * isinstance(data.likelihood, cvae.Missing)
     commands += [[command, str(out), str(file)] for command in of_file]
+    commands += [["counterfactual", str(out), str(file), "--set", value, *mean] for value in values[:1]]
+    commands += [["predict", str(out), str(file), name] for name in list(labels_of(data.condition))[:1]]
     return "\n".join(["next:", *(f"  python -m experiments.use {shlex.join(command)}" for command in commands)])
+
+
+def _usual_values(data: UserData) -> dict[str, str]:
+    """The median of each condition that is a label or numbers, as a command line has it."""
+    c = data.train[1]
+    single = {column.name: (column, values) for column, values in data.conditions(c).items()}
+    found = {}
+    for name, spec in data.condition.spec.items():
+        if spec.kind in ("pixels", "mask"):
+            continue
+        column, values = single.get(name, (Column(name, "real"), c[name]))
+        middle = np.nanquantile(values.reshape(len(values), -1), 0.5, axis=0, method="nearest")
+        found[name] = column.categories[int(middle[0])] if column.is_label else ",".join(f"{each:g}" for each in middle)
+    return found
 
 
 EXPERIMENT = harness.Experiment(

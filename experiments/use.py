@@ -6,14 +6,18 @@
     python -m experiments.use impute runs/fit_penguins penguins.csv --draws 20
     python -m experiments.use counterfactual runs/fit_penguins penguins.csv --set sex=female
     python -m experiments.use predict runs/fit_penguins penguins.csv species
+    python -m experiments.use counterfactual runs/fit_birds birds/ --set species=owl
 
 RUN is the folder of a fitted model, of any experiment or of `cvae.save`. FILE is of the kind that it was fitted to: a
-table (.csv or .parquet), or arrays (.npz), conditions by their names. What is written is of the same kind, with a row
-for every row of FILE. The same functions are `cvae.use` in Python.
+table (.csv or .parquet), or arrays (.npz, .npy) or a folder of images with their labels.csv, conditions by their names.
+What is written is in the form of FILE, with a row or image for each of FILE; results on a folder of images are a table.
+Where FILE is the very data of the fit, the results have a column `part` (train, validation or test), and the summary
+that is printed is of the test part. The same functions are `cvae.use` in Python.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from dataclasses import field
 from pathlib import Path
@@ -26,11 +30,14 @@ import tyro
 
 import cvae
 from cvae import checks, use
+from cvae.classification import labels_of
 from cvae.config import Architecture
-from cvae.rows import known, required
-from cvae.settings import Count, CountOrZero, NonNegative, Seed, setting
+from cvae.data import split_rows
+from cvae.rows import required
+from cvae.settings import Count, CountOrZero, NonNegative, Seed, from_json, replace, setting
 from cvae.tables import SUFFIXES
-from experiments.harness import cli, files
+from experiments.harness import cli, files, outputs
+from experiments.harness.user_data import Input
 
 LOWEST = 5  # rows that the report of `score` shows
 Assignments = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -43,7 +50,7 @@ class Settings:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """folder of a fitted model"""
     out: Path | None = field(default=None, kw_only=True)
-    """file to write; None is a file in RUN/use"""
+    """file to write, or folder of images; None is one in RUN/use"""
     model: str | None = field(default=None, kw_only=True)
     """which of the run's models; None is the first"""
     seed: Seed = field(default=0, kw_only=True)
@@ -55,9 +62,9 @@ class OfFile(Settings):
     """Options of a command that reads a file."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """the rows: .csv or .parquet for a model of a table, .npz for one of arrays"""
+    """the rows: .csv or .parquet for a model of a table; .npz, .npy or a folder of images for one of arrays"""
     x: str | None = field(default=None, kw_only=True)
-    """name of the array of examples in an .npz file; None if only one has their shape"""
+    """name of the array of examples in an .npz file; None is that of the fit, or the only one of their shape"""
 
 
 @setting
@@ -69,7 +76,7 @@ class Generate(Settings):
     condition: Assignments = field(default=(), kw_only=True)
     """NAME=VALUE, such as cut=Ideal; may be repeated; an optional condition may be left out"""
     given: Path | None = field(default=None, kw_only=True)
-    """table of conditions, of which each row gives one drawn row, in place of --count; --condition comes before it"""
+    """file of conditions, each row of which gives one drawn row, in place of --count; --condition comes before it"""
     mean: bool = field(default=False, kw_only=True)
     """means of p(x | z, c) in place of draws"""
     temperature: NonNegative = field(default=1.0, kw_only=True)
@@ -132,42 +139,103 @@ Command = (
 
 
 def execute(settings: Any) -> Path:
-    """Carry out a command; returns the path of the file that it wrote."""
-    model, params = cvae.load(settings.run, settings.model)
+    """Carry out a command; returns the path of what it wrote."""
+    model, params = _load(settings)
     architecture = model.architecture
     assert architecture is not None
-    source = getattr(settings, "file", None)
+    recorded = files.Recorded.of(settings.run)
+    source = settings.given if isinstance(settings, Generate) else settings.file
     if source is not None:
         files.check_kind(architecture, source)
-    out = settings.out or _usual_out(settings, architecture)
-    files.check_out(out, _suffixes(settings, architecture), source)
+    if isinstance(settings, Impute):
+        hint = " (images are completed by generate --given, after a fit with --condition image=MASK)"
+        rule = "be fitted to data with missing cells, or with --hide-prob 0.2, to fill in others"
+        rule += hint * (len(architecture.event_shape) == 3)
+        holds = isinstance(architecture.likelihood, cvae.Missing)
+        checks.require(holds, str(settings.run), rule, "a model of data without")
+    out = settings.out or _usual_out(settings, architecture, recorded)
+    outputs.check(out, _suffixes(settings, architecture), source, replace=settings.out is None)
     if isinstance(settings, Impute):
         for part in ("cells", "draws"):
-            files.check_out(_beside(out, part), (out.suffix,), source)
-    data = files.Examples(None, name=files.summary_settings(settings.run).get("x") or "x")
-    if source is not None:
+            outputs.check(_beside(out, part), (out.suffix,), source)
+    data = files.Examples(None, name=recorded.x or "x")
+    if isinstance(settings, OfFile):
         without = settings.column if isinstance(settings, Predict) else None
-        data = files.read(architecture, source, settings.x, without)
+        options: Any = {"x": settings.x, "recorded": recorded, "seed": settings.seed}
+        data = files.read(architecture, settings.file, without=without, **options)
+    if isinstance(settings, Encode | Score | Predict):
+        data = data._replace(part=part_of(settings.run, settings.file, len(data.x)))
     COMMANDS[type(settings)](settings, out, model, params, jax.random.key(settings.seed), data)
     return out
 
 
-def _usual_out(settings: Settings, architecture: Architecture) -> Path:
-    """RUN/use/FILE_COMMAND in the form of the file that the model was fitted to, or that is read."""
-    command = type(settings).__name__.lower()
-    source = getattr(settings, "file", None)
+def _load(settings: Settings) -> tuple[cvae.CVAE, Any]:
+    """The model and its parameters; a sweep has many, of which one must be named."""
+    run, name = settings.run, settings.model
+    if not (run / "config.json").is_file() and not (run / "architecture.json").is_file():
+        others = sorted(path.parent for folder in (run, run.parent) for path in folder.glob("*/config.json"))
+        hint = f", such as {others[0]}" if others else " (experiments.fit makes one)"
+        got = "another folder" if run.is_dir() else "no such folder"
+        checks.require(False, str(run), f"be the folder of a fitted model{hint}", got)
+    if (run / "config.json").is_file():
+        config = cvae.runs.read_config(run)
+        names = list(config.models)
+        if config.sweep is not None:
+            members = sorted(run.glob("params/*/[!.]*"))
+            names = [path.relative_to(run / "params").as_posix() for path in members]
+        usual = name is None and (config.sweep is None or not names)
+        rule = f"name a model of {run}, such as --model {names[0] if names else ''}"
+        got = f"none of the {len(names)} of the sweep" if name is None else name
+        checks.require(usual or name in names, "--model", rule, got)
+    return cvae.load(run, name)
+
+
+def part_of(run: Path, file: Path, count: int) -> np.ndarray | None:
+    """The part of the fit that each of the rows of a file was in, as words [count]; None if it holds other data."""
+    from experiments import fit
+
+    summary = cvae.runs.read_summary(run) if (run / "summary.json").is_file() else {}
+    if summary.get("experiment") != "fit" or sum(summary.get("examples", {}).values()) != count:
+        return None
+    names = {each.name for each in dataclasses.fields(Input)}
+    settings = {name: value for name, value in summary["settings"].items() if name in names}
+    try:
+        options = replace(from_json(Input, settings), data=file)
+        same = cvae.runs.fingerprint(fit.load(options)) == summary["data"]
+    except ValueError:  # such as that a column is absent
+        return None
+    part = np.empty(count, "<U10")
+    for name, rows in split_rows(count, options.seed, options.validation, options.test)._asdict().items():
+        part[rows] = name
+    return part if same else None
+
+
+def _usual_out(settings: Settings, architecture: Architecture, recorded: files.Recorded) -> Path:
+    """RUN/use/FILE_COMMAND in the form of the file that is read, or else of that which the model was fitted to."""
+    command, source = type(settings).__name__.lower(), getattr(settings, "file", None)
+    like = source or recorded.data or Path("rows.csv" if architecture.schema is not None else "rows.npz")
+    if architecture.schema is not None:
+        suffix = like.suffix if like.suffix in SUFFIXES else ".csv"
+    elif isinstance(settings, Impute) or (like.suffix in files.ARRAYS and not like.is_dir()):
+        suffix = ".npz"
+    else:
+        suffix = outputs.FOLDER if isinstance(settings, Generate | Counterfactual) else ".csv"
     if source is not None:
-        return settings.run / "use" / f"{source.stem}_{command}{source.suffix}"
-    fitted = Path(str(files.summary_settings(settings.run).get("data", "rows.csv"))).suffix
-    suffix = ".npz" if architecture.schema is None else fitted if fitted in SUFFIXES else ".csv"
-    return settings.run / "use" / f"{command}{suffix}"
+        command = f"{source.resolve().name if source.is_dir() else source.stem}_{command}"
+    name = command.replace(".", "_") if suffix == outputs.FOLDER else command  # what follows a point is a suffix
+    return settings.run / "use" / f"{name}{suffix}"
 
 
 def _suffixes(settings: Settings, architecture: Architecture) -> tuple[str, ...]:
+    """The suffixes that what a command writes may have."""
     if architecture.schema is not None:
         return SUFFIXES
-    drawable = isinstance(settings, Generate | Counterfactual) and len(architecture.event_shape) == 3
-    return (".npz", ".png") if drawable and architecture.event_shape[-1] == 1 else (".npz",)
+    if isinstance(settings, Encode | Score | Predict):
+        return (".npz", *SUFFIXES)
+    channels = architecture.event_shape[-1] if len(architecture.event_shape) == 3 else 0
+    if isinstance(settings, Impute) or channels not in (1, 3):
+        return (".npz",)
+    return (".npz", ".png", outputs.FOLDER) if channels == 1 else (".npz", outputs.FOLDER)
 
 
 def _beside(out: Path, part: str) -> Path:
@@ -198,10 +266,12 @@ def _typed(architecture: Architecture, values: dict[str, str]) -> dict[str, Any]
     if architecture.schema is not None:
         return dict(values)
     found: dict[str, Any] = {}
+    labels = labels_of(architecture.condition)
     for name, spec in architecture.condition.spec.items():
-        if name in values:
+        if name in values and not (name in labels and labels[name].categories):
             array = spec.kind in ("pixels", "mask")
-            checks.require(not array, "condition", "be a label or a number on the command line", f"the image {name!r}")
+            rule = "be a label or a number (--given names a file of images)"
+            checks.require(not array, "--condition", rule, f"the image {name!r}")
             try:
                 numbers = [float(part) for part in values[name].split(",")]
             except ValueError:
@@ -214,24 +284,8 @@ def _typed(architecture: Architecture, values: dict[str, str]) -> dict[str, Any]
 
 
 def _report(out: Path, rows: Any, text: str = "") -> None:
-    print(files.preview(rows) + (f"\n\n{text}" if text else ""))
-    count = len(rows) if isinstance(rows, pl.DataFrame) else len(next(iter(rows.values())))
-    print(f"\n{count:,} rows: {out}")
-
-
-def _given(settings: Generate, architecture: Architecture, conditions: dict[str, Any]) -> dict[str, pl.Series] | None:
-    """The columns of the table of conditions that --condition does not give; None without such a table."""
-    if settings.given is None:
-        return None
-    rule = "be left out for a model of arrays, or without conditions"
-    checks.require(architecture.schema is not None and architecture.condition.spec, "--given", rule, settings.given)
-    assert architecture.schema is not None
-    table = architecture.schema.read(settings.given)
-    wanted = [name for name in architecture.condition.spec if name not in conditions]
-    absent = [name for name in wanted if name not in table.columns]
-    checks.require(not absent, "--given", f"be a table with the columns {wanted}", f"none named {absent}")
-    checks.require(len(wanted) > 0, "--given", "have a condition that --condition does not give", "none")
-    return {name: table[name] for name in wanted}
+    print(outputs.preview(rows) + (f"\n\n{text}" if text else ""))
+    print(f"\n{outputs.count(rows)}: {out}")
 
 
 # The commands
@@ -239,42 +293,51 @@ def _given(settings: Generate, architecture: Architecture, conditions: dict[str,
 
 def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write rows under a condition."""
-    assert model.architecture is not None
-    given: dict[str, Any] = dict(assignments("--condition", settings.condition, model.architecture.condition.spec))
-    table = _given(settings, model.architecture, given)
-    absent = required(model.architecture, given | (table or {}))
+    architecture = model.architecture
+    assert architecture is not None
+    given: dict[str, Any] = dict(assignments("--condition", settings.condition, architecture.condition.spec))
+    conditions, count = _typed(architecture, given), settings.count
+    if settings.given is not None:
+        recorded = files.Recorded.of(settings.run)
+        held = files.read_conditions(architecture, settings.given, given, recorded=recorded, seed=settings.seed)
+        conditions, count = conditions | dict(held.c), len(next(iter(held.c.values())))
+        data = data._replace(table=held.table, names=held.names)
+    is_known = given.keys() <= architecture.condition.spec.keys()  # else `use.generate` refuses it
+    absent = required(architecture, conditions) if is_known else {}
+    images = [name for name in absent if architecture.condition.spec[name].kind in ("pixels", "mask")]
+    rule = "name a file or folder of images to complete: the model is conditioned on a part of each"
+    checks.require(not images, "--given", rule, "none")
     example = " ".join(f"--condition {name}={value}" for name, value in absent.items())
-    checks.require(
-        not absent, "--condition", f"be given for {', '.join(absent)}, such as {example}", list(given) or "none"
-    )
-    conditions, count = _typed(model.architecture, given), settings.count
-    if table is not None:
-        conditions, count = conditions | table, len(next(iter(table.values())))
+    rule = f"be given for {', '.join(absent)}, such as {example}"
+    checks.require(not absent, "--condition", rule, list(given) or "none")
     options: dict[str, Any] = {"mean": settings.mean, "temperature": settings.temperature}
-    rows = data.as_file(use.generate(model, params, key, count, conditions, progress=True, **options))
-    files.write(out, rows)
+    rows = outputs.rows(data, out, use.generate(model, params, key, count, conditions, progress=True, **options))
+    outputs.write(out, rows)
     _report(out, rows)
 
 
 def encode(settings: Encode, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write the moments of the posterior."""
-    rows = use.encode(model, params, key, data.x, data.c, progress=True)
-    files.write(out, rows)
+    rows = outputs.results(data, out, use.encode(model, params, key, data.x, data.c, progress=True))
+    outputs.write(out, rows)
     _report(out, rows)
 
 
 def score(settings: Score, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
     """Write the score of every row; print the least probable ones."""
-    rows = use.score(model, params, key, data.x, data.c, num_samples=settings.samples, progress=True)
-    files.write(out, rows)
+    found = use.score(model, params, key, data.x, data.c, num_samples=settings.samples, progress=True)
+    rows = outputs.results(data, out, found)
+    outputs.write(out, rows)
     nats = np.asarray(rows["log_likelihood"])
-    mean = cvae.evaluation.mean(nats)
-    text = f"log p(x | c), a lower bound: {mean.value:.2f} ± {mean.standard_error:.2f} nats per row"
+    chosen, of_which = data.reported(len(nats))
+    mean = cvae.evaluation.mean(nats[chosen])
+    text = f"log p(x | c), a lower bound: {mean.value:.2f} ± {mean.standard_error:.2f} nats per row{of_which}"
     lowest = np.argsort(nats, kind="stable")[:LOWEST]
     if isinstance(rows, pl.DataFrame):
-        shown = rows[lowest].select("log_likelihood", "standard_error", "effective_samples", "unusual")
+        wanted = [data.names, "log_likelihood", "standard_error", "effective_samples", "unusual"]
+        shown = rows[lowest].select(name for name in wanted if name in rows.columns)
         shown = shown.insert_column(0, pl.Series("row", lowest))
-        print(f"the least probable rows\n\n{files.preview(shown)}\n\n{text}\n\n{len(rows):,} rows: {out}")
+        print(f"the least probable rows\n\n{outputs.preview(shown)}\n\n{text}\n\n{outputs.count(rows)}: {out}")
     else:
         _report(out, rows, f"{text}\nleast probable rows: {', '.join(map(str, lowest))}")
 
@@ -283,12 +346,12 @@ def impute(settings: Impute, out: Path, model: cvae.CVAE, params: Any, key: Any,
     """Write the completed rows, the missing cells and, if wanted, completed copies."""
     options: dict[str, Any] = {"num_draws": max(1, settings.draws), "num_samples": settings.samples}
     done = use.impute(model, params, key, data.x, data.c, progress=True, **options)
-    written = {out: data.as_file(done.rows), _beside(out, "cells"): done.cells}
+    written = {out: outputs.rows(data, out, done.rows), _beside(out, "cells"): done.cells}
     if settings.draws > 0:
-        written[_beside(out, "draws")] = data.as_file(done.draws)
+        written[_beside(out, "draws")] = outputs.rows(data, out, done.draws)
     for path, part in written.items():
-        files.write(path, part)
-    print(files.preview(done.cells))
+        outputs.write(path, part)
+    print(outputs.preview(done.cells))
     effective = np.asarray(done.cells["effective_samples"])
     print(f"\n{np.nanmean(effective):.0f} of {settings.samples} samples effective, at least {np.nanmin(effective):.0f}")
     print("rows with their missing cells filled in: " + ", ".join(map(str, written)))
@@ -299,29 +362,35 @@ def counterfactual(
 ) -> None:
     """Write the rows under other conditions."""
     assert model.architecture is not None
-    changes = assignments("--set", settings.changes, model.architecture.condition.spec)
-    for name in changes:
-        checks.require(
-            name in model.architecture.condition.spec, "--set", f"name one of {known(model.architecture)}", name
-        )
+    specs = model.architecture.condition.spec
+    changes = assignments("--set", settings.changes, specs)
+    settable = [name for name, spec in specs.items() if spec.kind not in ("pixels", "mask")]
+    rule = "be conditioned on a label or a number, which --set changes"
+    checks.require(len(settable) > 0, str(settings.run), rule, "a model without")
+    for name in changes or ["none"]:
+        checks.require(name in settable, "--set", f"change one of {', '.join(settable)}", name)
     conditions = _typed(model.architecture, changes)
     found = use.counterfactual(model, params, key, data.x, data.c, conditions, mean=settings.mean, progress=True)
-    rows = found if out.suffix == ".png" else data.as_file(found)
-    files.write(out, rows)
+    rows = outputs.rows(data, out, found)
+    outputs.write(out, rows)
     _report(out, rows)
 
 
 def predict(settings: Predict, out: Path, model: cvae.CVAE, params: Any, key: Any, data: files.Examples) -> None:
-    """Write the probabilities of a label; print how often each value is predicted."""
+    """Write the probabilities of a label; print how often each value is predicted, and how often rightly."""
+    assert model.architecture is not None
     options: dict[str, Any] = {"column": settings.column, "prior": settings.prior, "num_samples": settings.samples}
-    rows = use.predict(model, params, key, data.x, data.c, progress=True, **options)
-    files.write(out, rows)
-    values, counts = np.unique(np.asarray(rows["predicted"]).astype(str), return_counts=True)
-    text = "predicted: " + ", ".join(f"{value} {count:,}" for value, count in zip(values, counts, strict=True))
-    if isinstance(rows, pl.DataFrame) and settings.column in data.x.columns:
-        known = data.x[settings.column].cast(pl.String)
-        right = (known == rows["predicted"].cast(pl.String)).drop_nulls()
-        text += f"; {right.mean():.1%} of the {len(right):,} known values" if len(right) else ""
+    found = use.predict(model, params, key, data.x, data.c, progress=True, **options)
+    words = labels_of(model.architecture.condition)[settings.column].categories
+    rows = outputs.results(data, out, found, words)
+    outputs.write(out, rows)
+    predicted = pl.Series("predicted", found["predicted"]).cast(pl.String)
+    counts = predicted.value_counts().sort("predicted").iter_rows()
+    text = "predicted: " + ", ".join(f"{value} {count:,}" for value, count in counts)
+    if (truth := data.values(settings.column)) is not None:
+        chosen, of_which = data.reported(len(predicted))
+        right = (truth == predicted).filter(pl.Series(chosen)).drop_nulls()
+        text += f"; {right.to_numpy().mean():.1%} of the {len(right):,} known values{of_which}" if len(right) else ""
     _report(out, rows, text)
 
 

@@ -237,6 +237,7 @@ def test_hidden_places_of_an_image_are_never_read(value):
 BAD_SETTINGS = {
     "one class": (lambda: cvae.Label(1), "^num_classes must be greater than or equal to 2, got 1"),
     "no name": (lambda: cvae.Label(3, ""), "^name must have at least 1 character, got ''"),
+    "words": (lambda: cvae.Label(3, categories=("a", "b")), r"^categories must be 3 different words, or none, got"),
     "dim": (lambda: cvae.Continuous(0), "^dim must be greater than or equal to 1, got 0"),
     "means": (lambda: cvae.Continuous(2, mean=(1.0,)), "^mean must have dim = 2 numbers, got 1"),
     "negative std": (lambda: cvae.Continuous(1, std=(-1.0,)), r"^std\[0\] must be greater than or equal to 0, got -1"),

@@ -25,8 +25,8 @@ def pixels(*shape):
 
 def test_images_are_read_by_name_grey_or_rgb(tmp_path):
     grey = {"b.png": pixels(4, 3), "a.PNG": pixels(4, 3)}
-    images, table, notes = read_images(folder_of(tmp_path / "grey", grey))
-    assert (table, notes) == (None, [])
+    images, table, names, notes = read_images(folder_of(tmp_path / "grey", grey))
+    assert (names, table["file"].to_list(), notes) == ("file", ["a.PNG", "b.png"], [])
     np.testing.assert_array_equal(images, np.stack([grey["a.PNG"], grey["b.png"]])[..., None])
     colour = {"a.png": pixels(4, 3, 3)}
     np.testing.assert_array_equal(read_images(folder_of(tmp_path / "colour", colour))[0], [colour["a.png"]])
@@ -46,7 +46,8 @@ def test_a_photograph_stands_as_its_camera_did(tmp_path):
 def test_the_rows_of_the_table_decide_which_and_in_which_order(tmp_path):
     images = {f"{k}.png": pixels(2, 2) for k in "abc"}
     folder = folder_of(tmp_path / "few", images, "age,name\n3,c.png\n4,a.png\n")
-    read, table, notes = read_images(folder)
+    read, table, names, notes = read_images(folder)
+    assert names == "name"
     np.testing.assert_array_equal(read[..., 0], [images["c.png"], images["a.png"]])
     assert table["age"].to_list() == [3, 4]
     assert notes == ["1 of 3 images are not named in labels.csv, and left out"]

@@ -1,12 +1,14 @@
 """The commands on a fitted model, as a user calls them: on a table, on arrays, and on digits."""
 
+import shutil
+
 import jax
 import numpy as np
 import polars as pl
 import pytest
 
 import cvae
-from cvae import schema
+from cvae import runs, schema
 from experiments import use
 from tests.commands import assert_refused, call, untrained
 from tests.conftest import build
@@ -154,17 +156,17 @@ REFUSED = {
     "generate RUN --condition sex=male --out rows.npz": "--out must end in .csv or .parquet, got 'rows.npz'",
     "generate RUN --condition sex=male --count 0": "count",
     "generate RUN --given whole.csv --condition sex=male --condition year=8": "--given must have a condition that",
-    "generate nowhere": "run folder must hold a config.json",
-    "encode RUN nowhere.csv": "nowhere.csv must be a .csv or .parquet file, got no such file",
+    "generate nowhere": "nowhere must be the folder of a fitted model (experiments.fit makes one), got no such folder",
+    "encode RUN nowhere.csv": "nowhere.csv must be a table, .csv or .parquet, as the model was fitted to, got no ",
     "encode RUN rows.npz": "rows.npz must be a table, .csv or .parquet, as the model was fitted to, got a .npz file",
-    "encode RUN birds.csv --out birds.csv": "--out must be another file than the one that is read, got birds.csv",
-    "encode arrays birds.csv": "birds.csv must be an .npz file of arrays, as the model was fitted to, got a .csv file",
+    "encode RUN birds.csv --out birds.csv": "--out must be another path than the one that is read, got birds.csv",
+    "encode arrays birds.csv": "birds.csv must be arrays, .npz or .npy, or a folder of images, as the model was fitted",
     "encode arrays rows.npz --x nothing": "--x must name an array of rows.npz of shape [N, 4], one of ['rows']",
     "score RUN ragged.csv": "ragged.csv must have 2 fields in every line, as in the line of names, got 3 in line 2",
     "score RUN new.csv": "column 'sex' must be one of 'female', 'male', the values in the training rows, got",
     "impute RUN whole.csv": "FILE must have a missing cell in a modelled column, got none",
     "counterfactual RUN birds.csv": "--set must change one of sex, year, got none",
-    "counterfactual RUN birds.csv --set wild=true": "--set must name one of sex, year, got wild",
+    "counterfactual RUN birds.csv --set wild=true": "--set must change one of sex, year, got wild",
     "counterfactual RUN birds.csv --set year=old": "error: condition 'year' must be a number, got 'old'",
     "generate RUN --condition sex=male --condition year=old": "error: condition 'year' must be a number, got 'old'",
     "encode RUN birds.csv --model cvae": "--model must be left out for a folder of a single model, got 'cvae'",
@@ -235,7 +237,25 @@ def test_digits(tmp_path):
     assert_refused(
         call(use, "generate", folder, "--condition", "label=12"), "condition 'label' must be integers in [0, 10)"
     )
-    assert_refused(call(use, "impute", folder, str(tmp_path / "some.npz")), "FILE must have a missing cell")
+    assert_refused(call(use, "impute", folder, str(tmp_path / "some.npz")), "must be fitted to data with missing cells")
+
+
+def test_runs_that_are_not_finished_and_sweeps_say_what_to_do(tmp_path):
+    run = untrained(tmp_path / "run")
+    shutil.rmtree(run / "params")
+    (run / "summary.json").unlink()
+    generate = ("generate", str(run), "--condition", "label=3")
+    rule = "run folder must hold final parameters (repeat the command that began the fit: it goes on where it stopped)"
+    assert_refused(call(use, *generate), f"{rule}, got {run}, which has none of 'cvae' yet")
+    config = cvae.replace(runs.read_config(run), sweep=cvae.Sweep())
+    runs.write_json(run / "config.json", cvae.settings.to_json(config))
+    assert_refused(call(use, *generate), "run folder must hold final parameters")
+    (run / "params" / "cvae" / "z02_seed0").mkdir(parents=True)
+    message = f"--model must name a model of {run}, such as --model cvae/z02_seed0, got none of the 1 of the sweep"
+    assert_refused(call(use, *generate), message)
+    assert_refused(call(use, *generate, "--model", "vae"), "such as --model cvae/z02_seed0, got vae")
+    other = f"must be the folder of a fitted model, such as {run}, got another folder"
+    assert_refused(call(use, "generate", str(tmp_path)), other)
 
 
 def test_the_functions_of_the_command_are_those_of_the_library(folder):

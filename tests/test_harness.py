@@ -319,7 +319,10 @@ BAD = {
     ("quadrants_ablation", "--smoke --variants deep"): "--variants must be one of default, one_layer,",
     ("sweep_condition", "--smoke --betas 0"): "betas[0] must be greater than 0, got 0.0",
     ("sweep_latent", "--smoke --latent-sizes 2 2"): "latent_sizes must have every value once, got [2, 2]",
-    ("use", "generate absent"): "run folder must hold a config.json, got none at absent",
+    (
+        "use",
+        "generate absent",
+    ): "absent must be the folder of a fitted model (experiments.fit makes one), got no such folder",
     ("write", "2026"): "--run must be the folder of a finished run (make one with `python -m experiments.mnist_label`)",
 }
 

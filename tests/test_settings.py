@@ -135,7 +135,7 @@ def test_json_pickle_and_hash(value):
 def test_a_class_is_chosen_by_its_name():
     assert to_json(SETTINGS["own condition"])["condition"] == {"kind": "Double", "factor": 3.0}
     part = to_json(SETTINGS["own part"])["condition"]["parts"][0]
-    assert part == {"kind": "Label", "num_classes": 3, "name": "label"}
+    assert part == {"kind": "Label", "num_classes": 3, "name": "label", "categories": []}
 
 
 def test_a_users_class_does_not_replace_one_of_the_library():

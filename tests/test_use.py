@@ -249,6 +249,29 @@ def test_arrays_give_arrays(key):
             use.generate(model, params, key, 4, bad)
 
 
+def test_labels_that_have_words_are_given_and_returned_as_words(key):
+    """And as numbers all the same, which every other function takes."""
+    words = cvae.Label(3, "species", ("ant", "bee", "cow"))
+    model, params, x, _ = build(words)
+    assert use.generate(model, params, key, 2, species="bee")["species"].tolist() == ["bee", "bee"]
+    c = {"species": np.array(["cow", "ant", "bee"])}
+    numbers = {"species": np.array([2, 0, 1])}
+    for name in ("encode", "score"):
+        found = [getattr(use, name)(model, params, key, x, each) for each in (c, numbers)]
+        np.testing.assert_array_equal(*[next(iter(each.values())) for each in found])
+    changed = use.counterfactual(model, params, key, x, c, species=["cow", "cow", "ant"])
+    assert changed["species"].tolist() == ["cow", "cow", "ant"]
+    predicted = use.predict(model, params, key, x, {}, column="species", num_samples=2)["predicted"]
+    assert set(predicted) <= {"ant", "bee", "cow"}
+    with pytest.raises(ValueError, match=r"'species' must be one of 'ant', 'bee', 'cow', .*, got 'cat' at row 1"):
+        use.encode(model, params, key, x, {"species": np.array(["cow", "cat", "bee"])})
+    with pytest.raises(ValueError, match=r"be given for \['species'\], such as species='ant', got none"):
+        use.generate(model, params, key, 2)
+    optional, params, x, _ = build(cvae.Optional(words))
+    assert use.generate(optional, params, key, 2)["species"].tolist() == ["", ""]
+    use.encode(optional, params, key, x, {"species": np.array(["cow", "", "bee"])})
+
+
 def test_functions_of_ones_own_are_refused(fitted):
     with pytest.raises(ValueError, match=r"model must be made by cvae.make"):
         use.encode(fitted[0]._replace(architecture=None), *fitted[1:], table())

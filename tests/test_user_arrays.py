@@ -266,6 +266,7 @@ def test_a_folder_of_images_has_conditions_by_the_names_of_columns(tmp_path):
     data = load(folder, None, "species", "label=stage", "age")
     assert (data.name, data.event_shape) == ("cells", (4, 3, 1))
     assert [type(part) for part in data.condition.parts] == [cvae.Label, cvae.Label, cvae.Continuous]
+    assert [part.categories for part in data.condition.parts[:2]] == [("a", "b", "c"), ("0", "1")]
     rows = np.arange(N)[::-1][cvae.data.split_rows(N, 0).test]
     np.testing.assert_array_equal(data.test[0][..., 0], ARRAYS["x"][rows])
     np.testing.assert_array_equal(data.test[1]["species"], rows % 3)

@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE.read_text(encoding="utf
 SMALL = ["--body", "mlp", "--hidden", "16", "--latent-size", "2", "--latent-layers", "1", "--epochs", "2",
          "--samples", "4", "--no-figures"]  # fmt: skip
 SAMPLED = ("score", "impute", "predict")  # commands of `use` with --samples
-FITTED = ("diamonds.csv", "digits.npz")
+FITTED = ("diamonds.csv", "digits.npz", "pixels.npy", "images")
 
 
 def commands(block):
@@ -102,6 +102,10 @@ def test_every_command_writes_its_file(page):
         "diamonds_counterfactual.csv", "diamonds_predict.csv",
     }  # fmt: skip
     assert (folder / "sevens.png").stat().st_size > 0
+    names = {path.name for path in (folder / "runs" / "fit_images" / "use").iterdir()}
+    assert names == {
+        "generate", "images_counterfactual", "images_encode.csv", "images_score.csv", "images_predict.csv"
+    }  # fmt: skip
     assert "the least probable rows" in printed["experiments.use score"]
 
 

@@ -25,6 +25,13 @@ class Label(Condition):
     """number of classes"""
     name: Name = "label"
     """key in c"""
+    categories: tuple[str, ...] = ()
+    """the classes in words, in the order of their numbers; `cvae.use` takes and gives these"""
+
+    def __post_init__(self) -> None:
+        fits = not self.categories or len(set(self.categories)) == len(self.categories) == self.num_classes
+        rule = f"be {self.num_classes} different words, or none"
+        checks.require(fits, "categories", rule, checks.shown(self.categories))
 
     @property
     def spec(self) -> dict[str, Spec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,14 +18,20 @@ LABELS = "labels.csv"
 MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB"}  # of files, and how each is read
 
 
-def read_images(folder: str | os.PathLike[str]) -> tuple[np.ndarray, pl.DataFrame | None, list[str]]:
+class Images(NamedTuple):
+    """The images of a folder."""
+
+    pixels: np.ndarray  # uint8 [N, H, W, C]
+    table: pl.DataFrame  # a row for each: that of labels.csv, or else the names of the files alone
+    names: str  # the column of the table that names the files
+    notes: list[str]  # what was left out
+
+
+def read_images(folder: str | os.PathLike[str]) -> Images:
     """Read the images of a folder, PNG or JPEG, all of one size and either grey or RGB.
 
     Where the folder has a `labels.csv`, one column of it has the names of the files; its rows say which images are
     read, in which order.
-
-    Returns:
-        The images, uint8 [N, H, W, C]; the table, or None; and notes on what was left out.
 
     Raises:
         ValueError: there are no images, one cannot be read, or differs from the first; names the file.
@@ -33,22 +40,22 @@ def read_images(folder: str | os.PathLike[str]) -> tuple[np.ndarray, pl.DataFram
     checks.require(path.is_dir(), str(path), "be a folder of images", "no such folder")
     files = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     checks.require(len(files) > 0, str(path), f"hold images ({', '.join(SUFFIXES)})", "none")
-    table, notes = None, []
+    table, names, notes = pl.DataFrame({"file": files}), "file", []
     if (path / LABELS).is_file():
         table = read_table(path / LABELS)
-        names = _names(path, table, files)
-        if unnamed := len(set(files) - set(names)):
+        names = _column_of_names(path, table, files)
+        if unnamed := len(files) - len(table):
             notes.append(f"{unnamed:,} of {len(files):,} images are not named in {LABELS}, and left out")
-        files = names
+        files = table[names].to_list()
     first = _read(path / files[0], None)
     images = np.empty((len(files), *first.shape), np.uint8)
     for number, name in enumerate(files):
         images[number] = _read(path / name, first.shape)
-    return images, table, notes
+    return Images(images, table, names, notes)
 
 
-def _names(path: Path, table: pl.DataFrame, files: list[str]) -> list[str]:
-    """The names of the files in a table: the column that names most of them."""
+def _column_of_names(path: Path, table: pl.DataFrame, files: list[str]) -> str:
+    """The column of a table with the names of the files: the one that names most of them."""
     words = {name: table[name] for name in table.columns if table[name].dtype == pl.String}
     found = {name: int(column.is_in(files).sum()) for name, column in words.items()}
     rule = f"have a column with the names of the images, such as {files[0]}"
@@ -61,7 +68,7 @@ def _names(path: Path, table: pl.DataFrame, files: list[str]) -> list[str]:
     twice = words[name].filter(words[name].is_duplicated())
     rule = f"name every image once in {name!r}"
     checks.require(len(twice) == 0, str(path / LABELS), rule, f"{twice.first()!r} twice")
-    return words[name].to_list()
+    return name
 
 
 def _read(path: Path, shape: tuple[int, ...] | None) -> np.ndarray:

@@ -1,81 +1,251 @@
-"""Files of rows that commands on a fitted model read and write: tables as `.csv` and `.parquet`, arrays as `.npz`."""
+"""Files that commands on a fitted model read: tables, arrays, and folders of images, each as the model takes it.
+
+`user_files` reads the same files for a fit, as its options say; here the model says what it needs. What commands write
+is in `outputs`.
+"""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Collection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 import cvae
-from cvae import checks, plotting
-from cvae.config import Architecture
-from cvae.data import npz_names, read_npz
+from cvae import checks
+from cvae.classification import labels_of
+from cvae.columns import Column, as_words
+from cvae.conditions import Conditions, Image, Optional
+from cvae.config import Architecture, parts_of
+from cvae.data import npz_names, read_images, read_npy, read_npz
 from cvae.tables import SUFFIXES
+from experiments.harness.user_conditions import drawn_masks, every_mask
 
-COLUMNS = 10  # images side by side
-LARGE = 1e5  # numbers that are printed with all their digits
+ARRAYS = (".npz", ".npy")
+
+
+class Recorded(NamedTuple):
+    """What the command that fitted a model recorded of its data; nothing for a model that `cvae.save` wrote."""
+
+    data: Path | None = None  # the file
+    x: str | None = None  # the name of the array of examples
+    mask: str | None = None  # the name of the array of masks
+
+    @classmethod
+    def of(cls, run: Path) -> Recorded:
+        """What is in the summary of a run."""
+        if not (run / "summary.json").is_file():
+            return cls()
+        settings = cvae.runs.read_summary(run).get("settings") or {}
+        named = dict(str(text).partition("=")[::2] for text in settings.get("condition") or ())
+        data = settings.get("data")
+        return cls(None if data is None else Path(str(data)), settings.get("x"), named.get("image"))
+
+
+class Examples(NamedTuple):
+    """The examples in a file as the functions of `cvae.use` take them: a table, or the arrays x and c."""
+
+    x: Any
+    c: Conditions = MappingProxyType({})
+    name: str = "x"  # of the array of examples in the file
+    shape: tuple[int, ...] | None = None  # of an example there
+    dtype: Any = None  # of the array there
+    table: pl.DataFrame | None = None  # of a folder of images, as in `cvae.data.Images`
+    names: str = "file"  # the column of that with the names of the files
+    part: np.ndarray | None = None  # the part of the fit's data that each row was in, if the file is the fit's
+
+    def values(self, name: str) -> pl.Series | None:
+        """A column, or a condition, as words with null for a missing one; None if the file does not hold it."""
+        if isinstance(self.x, pl.DataFrame):
+            return self.x[name].cast(pl.String) if name in self.x.columns else None
+        if name not in self.c:
+            return None
+        values = np.asarray(self.c[name])
+        series = pl.Series(name, (values.astype(int) if values.dtype == bool else values).tolist())
+        return as_words(series.fill_nan(None) if series.dtype.is_float() else series).replace("", None)
+
+    def reported(self, count: int) -> tuple[np.ndarray, str]:
+        """Which of `count` rows a summary is of, bool, and what it says of them: the test part where that is known."""
+        if self.part is None:
+            return np.ones(count, bool), ""
+        return self.part == "test", " of the test part"
 
 
 def check_kind(architecture: Architecture, path: Path) -> None:
     """Refuse a file of another kind than the model was fitted to."""
-    table = architecture.schema is not None
-    what = "a table, .csv or .parquet," if table else "an .npz file of arrays,"
-    kinds = SUFFIXES if table else (".npz",)
-    checks.require(path.suffix in kinds, str(path), f"be {what} as the model was fitted to", f"a {path.suffix} file")
+    table, is_folder = architecture.schema is not None, path.is_dir()
+    what = "a table, .csv or .parquet," if table else "arrays, .npz or .npy, or a folder of images,"
+    fits = not table if is_folder else path.is_file() and path.suffix in (SUFFIXES if table else ARRAYS)
+    got = "a folder" if is_folder else f"a {path.suffix} file" if path.is_file() else "no such file"
+    checks.require(fits, str(path), f"be {what} as the model was fitted to", got)
 
 
-class Examples(NamedTuple):
-    """The examples in a file: a table, or the arrays x and c."""
-
-    x: Any
-    c: Any = None
-    name: str = "x"  # of the array of examples in the file
-    shape: tuple[int, ...] | None = None  # of an example there
-
-    def as_file(self, rows: Any) -> Any:
-        """Rows with the name, dtype and shape of the array x in the file, and single numbers as [N]."""
-        if not isinstance(rows, dict):
-            return rows
-        x = rows["x"]
-        if self.shape is not None:
-            x = in_dtype(x, self.x.dtype).reshape(-1, *self.shape)
-        c = {name: each[:, 0] if each.shape[1:] == (1,) else each for name, each in rows.items() if name != "x"}
-        return {self.name: x, **c}
-
-
-def read(architecture: Architecture, path: Path, x: str | None, without: str | None = None) -> Examples:
-    """The examples in a file as the functions of `cvae.use` take them.
+def read(
+    architecture: Architecture,
+    path: Path,
+    *,
+    x: str | None = None,
+    without: str | None = None,
+    recorded: Recorded,
+    seed: int = 0,
+) -> Examples:
+    """The examples in a file.
 
     Args:
         architecture: of the model.
-        path: the file.
-        x: name of the array of examples; None if only one has their shape.
+        path: the file or folder.
+        x: name of the array of examples; None is that of the fit, or else the only one of their shape.
         without: name of a condition that need not be there.
+        recorded: of the fit, for the names of arrays.
+        seed: of masks that are drawn.
 
     Raises:
         ValueError: it cannot be read, or lacks an array.
     """
     if architecture.schema is not None:
         return Examples(architecture.schema.read(path))
-    arrays, event = read_npz(path), architecture.event_shape
+    held = _held(architecture, path, x, recorded)
+    name = _name_of_x(architecture, path, held, x, recorded)
+    raw = held.arrays[name]
+    examples = _as_model(_as_event(raw, architecture.event_shape))
+    mask = recorded.mask or "observed"
+    c = _conditions(architecture, path, held, examples, () if without is None else (without,), mask, seed)
+    if without is not None and without in held.arrays:
+        c[without] = held.arrays[without]
+    return Examples(examples, c, name, raw.shape[1:], raw.dtype, held.table, held.names)
+
+
+def read_conditions(
+    architecture: Architecture,
+    path: Path,
+    given: Collection[str],
+    *,
+    recorded: Recorded,
+    seed: int = 0,
+) -> Examples:
+    """The conditions in a file but for those that are given otherwise, without x.
+
+    Raises:
+        ValueError: it cannot be read, or lacks one.
+    """
+    wanted = [name for name in architecture.condition.spec if name not in given]
+    checks.require(len(wanted) > 0, "--given", "have a condition that --condition does not give", "none")
+    if architecture.schema is not None:
+        table = architecture.schema.read(path)
+        absent = [name for name in wanted if name not in table.columns]
+        checks.require(not absent, "--given", f"be a table with the columns {wanted}", f"none named {absent}")
+        return Examples(None, {name: table[name] for name in wanted})
+    held, x = _held(architecture, path, None, recorded), None
+    if any(architecture.condition.spec[name].kind == "pixels" for name in wanted):
+        name = _name_of_x(architecture, path, held, None, recorded)
+        x = _as_model(_as_event(held.arrays[name], architecture.event_shape))
+    c = _conditions(architecture, path, held, x, given, recorded.mask or "observed", seed)
+    return Examples(None, c, table=held.table, names=held.names)
+
+
+# Arrays and folders of images
+
+
+class _Held(NamedTuple):
+    """What a file of arrays, or a folder, holds of what a model needs."""
+
+    arrays: dict[str, np.ndarray]
+    listed: str  # what there is, for messages
+    only: str | None = None  # the name of the examples where no other array can be meant
+    table: pl.DataFrame | None = None
+    names: str = "file"
+
+
+def _held(architecture: Architecture, path: Path, x: str | None, recorded: Recorded) -> _Held:
+    if path.is_dir():
+        pixels, table, names, _ = read_images(path)
+        name, wanted = path.resolve().name, architecture.condition.spec
+        columns = [column for column in table.columns if column not in (name, names)]
+        arrays = {column: _values(architecture, table[column]) for column in columns if column in wanted}
+        listed = (
+            f"the columns {columns} in labels.csv" if columns else "no labels.csv with other columns than the names"
+        )
+        return _Held(arrays | {name: pixels}, listed, name, table, names)
+    if path.suffix == ".npy":
+        return _Held({path.stem: read_npy(path)}, "one array alone (numpy.savez saves several)", path.stem)
+    present = npz_names(path)
+    known = [x or recorded.x, recorded.mask, *architecture.condition.spec]
+    chosen = [name for name in present if name in known] if (x or recorded.x) in present else None
+    return _Held(read_npz(path, chosen), f"the arrays {list(present)}")
+
+
+def _values(architecture: Architecture, column: pl.Series) -> np.ndarray:
+    """A condition from a table: a label that has words as these, "" for a missing one, anything else as numbers."""
+    label = labels_of(architecture.condition).get(column.name)
+    if label is not None and label.categories:
+        return as_words(column).fill_null("").to_numpy().astype(str)
+    return Column(column.name, "real").encode(column)
+
+
+def _name_of_x(architecture: Architecture, path: Path, held: _Held, x: str | None, recorded: Recorded) -> str:
+    """The name of the array of examples."""
+    event, arrays = architecture.event_shape, held.arrays
     fitting = [name for name, each in arrays.items() if _as_event(each, event).shape[1:] == event]
-    names = [name for name in fitting if name not in architecture.condition.spec] if x is None else [x]
+    rule = f"hold examples of shape [N, {', '.join(map(str, event))}], as the model was fitted to"
+    shapes = ", ".join(f"{name} {each.shape}" for name, each in arrays.items())
+    checks.require(len(fitting) > 0, str(path), rule, shapes)
+    names = [name for name in fitting if name not in architecture.condition.spec]
+    likely = x or held.only or (recorded.x if recorded.x in fitting else None)
+    names = names if likely is None else [likely]
     rule = f"name an array of {path} of shape [N, {', '.join(map(str, event))}], one of {fitting}"
     checks.require(len(names) == 1 and names[0] in fitting, "--x", rule, x or "none")
-    examples = _as_event(arrays[names[0]], event)
-    c = {}
+    return names[0]
+
+
+def _conditions(
+    architecture: Architecture,
+    path: Path,
+    held: _Held,
+    x: np.ndarray | None,
+    without: Collection[str],
+    mask: str,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """The conditions c by name, all but those in `without`; images and masks are of the examples x."""
+    c: dict[str, np.ndarray] = {}
+    parts = parts_of(architecture.condition)
+    optional = {part.name for part in parts if isinstance(part, Optional)}
     for name, spec in architecture.condition.spec.items():
-        if name == without:
+        if name in without:
             continue
-        held = name in arrays or spec.kind == "pixels"
-        checks.require(held, str(path), f"hold the condition {name!r}", f"arrays {list(npz_names(path))}")
-        values = _as_event(arrays[name], spec.shape) if name in arrays else examples
-        is_label = spec.kind == "integer" and values.dtype.kind in "iufb" and bool((values == np.rint(values)).all())
-        c[name] = values.astype(np.int32) if is_label else values
-    return Examples(examples, c, names[0], arrays[names[0]].shape[1:])
+        if spec.kind == "mask" and x is not None:
+            (image,) = (part for part in parts if isinstance(part, Image))
+            c[name] = _masks(image, path, held, x, mask, seed)
+        elif spec.kind == "pixels" and name not in held.arrays and x is not None:
+            c[name] = x
+        else:
+            checks.require(name in held.arrays, str(path), f"hold the condition {name!r}", held.listed)
+            values = _as_event(held.arrays[name], spec.shape)
+            is_label = spec.kind == "integer"
+            c[name] = values if spec.kind == "pixels" else _known(name, values, is_label, name in optional)
+    return c
+
+
+def _masks(image: Image, path: Path, held: _Held, x: np.ndarray, mask: str, seed: int) -> np.ndarray:
+    """The masks of examples: those of the file, or else drawn as in the fit."""
+    for name in (mask, "observed"):
+        if name in held.arrays:
+            return every_mask(name, held.arrays[name], x.shape)
+    checks.require(image.mask != "given", str(path), f"hold the masks {mask!r}", held.listed)
+    return drawn_masks(image.mask, seed, x.shape)
+
+
+def _known(name: str, values: np.ndarray, is_label: bool, optional: bool) -> np.ndarray:
+    """Labels or numbers, of which none may be missing unless they are optional; whole floats may be labels."""
+    missing = values == "" if values.dtype.kind == "U" else np.isnan(values.astype(np.float64))
+    if missing.any() and not optional:
+        row = np.argwhere(missing)[0][0]
+        checks.require(False, f"condition {name!r}", "be known in every row", f"a missing one at row {row}")
+    whole = is_label and values.dtype.kind in "iufb" and bool((values == np.rint(values)).all())
+    return values.astype(np.int32) if whole else values
 
 
 def _as_event(array: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
@@ -83,77 +253,8 @@ def _as_event(array: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
     return array[..., None] if array.shape[1:] == event[:-1] and event[-1:] == (1,) else array
 
 
-def check_out(path: Path, suffixes: tuple[str, ...], source: Path | None = None) -> None:
-    """Refuse a path that cannot be written, or is the file that is read; writes nothing."""
-    checks.require(path.suffix in suffixes, "--out", f"end in {' or '.join(suffixes)}", repr(str(path)))
-    checks.require(not path.is_dir(), "--out", "be a file", f"a folder at {path}")
-    same = source is not None and path.resolve() == source.resolve()
-    checks.require(not same, "--out", "be another file than the one that is read", path)
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    usable = parent.is_dir() and os.access(parent, os.W_OK)
-    checks.require(usable, "--out", "be in a folder that can be written to", path)
-
-
-def write(path: Path, rows: Any) -> None:
-    """Write a data frame or a dict of arrays in one step: the file is there whole, or as it was before.
-
-    Raises:
-        OSError: it cannot be written; names the file.
-    """
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".png":
-            write_images(unfinished, next(iter(rows.values())))
-        elif path.suffix == ".npz":
-            np.savez(unfinished, **rows)
-        elif path.suffix == ".parquet":
-            rows.write_parquet(unfinished)
-        else:
-            rows.write_csv(unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_images(path: Path, images: np.ndarray) -> None:
-    """A PNG of images [N, H, W, 1], ten to a row; the last row is filled up with white."""
-    columns = min(COLUMNS, len(images))
-    empty = np.zeros((-len(images) % columns, *images.shape[1:]))
-    tiles = np.concatenate([images, empty]).reshape(-1, columns, *images.shape[1:])
-    plotting.write(path, tiles)
-
-
-def in_dtype(x: np.ndarray, dtype: Any) -> np.ndarray:
-    """Rows in the dtype of a file: 255ths as uint8, and whole numbers rounded."""
-    if dtype == np.uint8:
-        x = 255 * x
-    return x.astype(dtype) if np.dtype(dtype).kind == "f" else np.rint(x).astype(dtype)
-
-
-def preview(rows: Any, count: int = 5) -> str:
-    """The first rows of a table, or the shapes of arrays, as they are printed."""
-    from experiments.harness.tables import render
-
-    if not isinstance(rows, pl.DataFrame):
-        lines = [[name, str(values.dtype), str(values.shape)] for name, values in rows.items()]
-        return render(["array", "dtype", "shape"], lines, text_columns=2)
-    shown = rows.head(count)
-    body = [[_cell(value) for value in row] for row in shown.iter_rows()]
-    text = render(shown.columns, body, text_columns=0)
-    return text if len(rows) <= count else f"{text}\n... {len(rows) - count:,} more"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) and abs(value) < LARGE else str(value)
-
-
-def summary_settings(run: Path) -> dict[str, Any]:
-    """The settings of the command that made a run, or nothing for a model that `cvae.save` wrote."""
-    if not (run / "summary.json").is_file():
-        return {}
-    return dict(cvae.runs.read_summary(run).get("settings") or {})
+def _as_model(x: np.ndarray) -> np.ndarray:
+    """Examples as a fit takes them: rows of integers are numbers, and images of 0 and 1 alone are black and white."""
+    if x.ndim == 2 and x.dtype.kind in "iu":
+        return x.astype(np.float64)
+    return x.astype(bool) if x.dtype == np.uint8 and x.size and x.max() == 1 else x

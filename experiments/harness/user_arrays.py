@@ -46,7 +46,7 @@ def load(options: Input) -> UserData:
     rows = split(options, repr(name), len(x))
     likelihood = _likelihood(options, name, x, rows.train, notes)
     if x.dtype.kind == "f" and np.isnan(x).any():
-        hidden = any(kind == "image" for kind, _ in wanted)
+        hidden = any(kind == "image" for kind, *_ in wanted)
         checks.require(not hidden, repr(name), "have no missing numbers (NaN) with image=MASK", "some")
         likelihood = cvae.Missing(likelihood)
     condition, c = conditions(wanted, arrays, name, x, rows, likelihood, options.seed, notes)

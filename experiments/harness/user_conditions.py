@@ -16,7 +16,7 @@ from experiments.harness.user_files import Arrays, Wanted
 
 
 def conditions(
-    wanted: Wanted,
+    wanted: list[Wanted],
     arrays: Arrays,
     x_name: str,
     x: np.ndarray,
@@ -28,7 +28,7 @@ def conditions(
     """The condition of the model, and its arrays."""
     parts: list[cvae.Condition] = []
     c: Arrays = {}
-    for kind, name in wanted:
+    for kind, name, categories in wanted:
         if kind == "image":
             part, more = _image(name, arrays.get(name), x, likelihood, seed)
             parts.append(part)
@@ -37,8 +37,8 @@ def conditions(
         count = f"hold one entry per example of {x_name!r}, {len(x)} of them"
         checks.require(len(arrays[name]) == len(x), repr(name), count, len(arrays[name]))
         if kind == "label":
-            c[name], classes = _labels(name, arrays[name], rows.train, notes)
-            parts.append(cvae.Label(classes, name))
+            c[name], classes = _labels(name, arrays[name], rows.train, notes, categories)
+            parts.append(cvae.Label(classes, name, categories))
         else:
             c[name] = _numbers(name, arrays[name])
             parts.append(_continuous(name, c[name][rows.train], notes))
@@ -47,8 +47,10 @@ def conditions(
     return cvae.Mixed(tuple(parts)), c
 
 
-def _labels(name: str, label: np.ndarray, train: np.ndarray, notes: list[str]) -> tuple[np.ndarray, int]:
-    """Labels as int32 [N], and the number of classes in the training part."""
+def _labels(
+    name: str, label: np.ndarray, train: np.ndarray, notes: list[str], words: tuple[str, ...] = ()
+) -> tuple[np.ndarray, int]:
+    """Labels as int32 [N], and the number of classes: those of the training part, unless they have words."""
     require = checks.require
     got = f"{label.dtype} of shape {label.shape}"
     if label.ndim == 2:
@@ -70,14 +72,16 @@ def _labels(name: str, label: np.ndarray, train: np.ndarray, notes: list[str]) -
     came = f"{int(label[largest])} at row {largest}"
     # There is a weight per class: numbers that identify, or code, would fill the memory.
     require(int(label[largest]) < len(label), repr(name), f"be classes below {len(label)} ({number})", came)
-    classes = int(label[train].max()) + 1
+    classes = len(words) or int(label[train].max()) + 1
     require(label[largest] < classes, repr(name), f"be in [0, {classes}), the classes of the training part", came)
     require(classes > 1, repr(name), "name two classes at least", "0 in every row")
     unused = np.setdiff1d(np.arange(classes), label[train].astype(np.int64)).tolist()
     if unused:
+        shown = ", ".join(words[k] if words else str(k) for k in unused[:MOST_LISTED])
+        hint = "" if words else f" ({number})"
         notes.append(
-            f"no training row is of class {', '.join(map(str, unused[:MOST_LISTED]))}"
-            f"{' and more' * (len(unused) > MOST_LISTED)} of {name!r}: what is drawn of it means nothing ({number})"
+            f"no training row is of class {shown}{' and more' * (len(unused) > MOST_LISTED)} of {name!r}: what is "
+            f"drawn of it means nothing{hint}"
         )
     return label.astype(np.int32), classes
 
@@ -117,18 +121,30 @@ def _image(
         varies = np.broadcast_to(np.array(fields.get("scale", 1.0)) > 0, event)
         c["observed"] = _mask(name, mask, x.shape, varies)
     elif "observed" in condition.spec:
-        key = named(named(jax.random.key(seed), "test"), "init")
-        c["observed"] = np.asarray(masks.draw(name, key, len(x), event))
+        c["observed"] = drawn_masks(name, seed, x.shape)
     return condition, c
 
 
+def drawn_masks(name: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The masks of examples that are scored, bool [N, *event], always the same of a seed."""
+    key = named(named(jax.random.key(seed), "test"), "init")
+    return np.asarray(masks.draw(name, key, shape[0], shape[1:]))
+
+
 def _mask(name: str, mask: np.ndarray, shape: tuple[int, ...], varies: np.ndarray) -> np.ndarray:
+    """A mask per example, as `every_mask` gives them; each must hide something."""
+    every = every_mask(name, mask, shape)
+    whole = (every | ~varies).reshape(len(every), -1).all(axis=1)
+    rule = "hide something of every example"
+    checks.require(not whole.any(), repr(name), rule, f"nothing hidden at row {whole.argmax()}")
+    return every
+
+
+def every_mask(name: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A mask per example, from one of each or one for all; those of images may leave out the channels."""
-    require, event = checks.require, shape[1:]
+    event = shape[1:]
     shapes = [event, shape] + ([event[:-1], shape[:-1]] if len(event) == 3 else [])
     rule = f"be boolean, True where x is observed, of a shape among {', '.join(map(str, shapes))}"
-    require(mask.dtype == bool and mask.shape in shapes, repr(name), rule, f"{mask.dtype} of shape {mask.shape}")
-    every = np.broadcast_to(mask if mask.shape in shapes[:2] else mask[..., None], shape)
-    whole = (every | ~varies).reshape(len(every), -1).all(axis=1)
-    require(not whole.any(), repr(name), "hide something of every example", f"nothing hidden at row {whole.argmax()}")
-    return every
+    fits = mask.dtype == bool and mask.shape in shapes
+    checks.require(fits, repr(name), rule, f"{mask.dtype} of shape {mask.shape}")
+    return np.broadcast_to(mask if mask.shape in shapes[:2] else mask[..., None], shape)

@@ -104,7 +104,7 @@ class UserData:
         for part in parts_of(self.condition):
             base = part.base if isinstance(part, cvae.Optional) else part
             if isinstance(base, cvae.Label):
-                words = tuple(map(str, range(base.num_classes)))
+                words = base.categories or tuple(map(str, range(base.num_classes)))
                 column, missing = Column(base.name, "categorical", categories=words), c[base.name] < 0
             elif isinstance(base, cvae.Exposure) or (isinstance(base, cvae.Continuous) and base.dim == 1):
                 column, missing = Column(base.name, "real"), np.False_

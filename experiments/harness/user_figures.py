@@ -205,18 +205,19 @@ def samples(data: UserData, trained: Trained, key: jax.Array, x: np.ndarray, c: 
         hidden = ~np.asarray(observed[0])[..., :1]
         title = f"{data.name}, test images completed by means of p(x | z, c)"
         return plotting.completions(truth, hidden, np.moveaxis(drawn, 0, 1), truth, title, ink=False)
-    labels = [part.name for part in parts_of(data.condition) if isinstance(part, cvae.Label)]
+    labels = [part for part in parts_of(data.condition) if isinstance(part, cvae.Label)]
     names: list[str] = []
     rows = np.resize(np.arange(len(x)), ROWS * COLUMNS)
     if labels:
-        classes = np.unique(c[labels[0]])[:MOST_CLASSES]
-        rows = np.concatenate([np.resize(np.flatnonzero(c[labels[0]] == k), COLUMNS) for k in classes])
-        names = [str(k) for k in classes]
+        values = c[labels[0].name]
+        classes = np.unique(values)[:MOST_CLASSES]
+        rows = np.concatenate([np.resize(np.flatnonzero(values == k), COLUMNS) for k in classes])
+        names = [labels[0].categories[k] if labels[0].categories else str(k) for k in classes]
     chosen = {name: values[rows] for name, values in c.items()}
     images = np.asarray(_sample(model, params, key, chosen, mean=True, num_samples=1 if c else len(rows)))
     grid = shown(data, images).reshape(-1, COLUMNS, *x.shape[1:])
     title = f"{data.name}, means of p(x | z{', c' if c else ''}) with z from the prior"
-    return plotting.grid(grid, title, row_labels=names, axis_labels=("", labels[0] if labels else ""), ink=False)
+    return plotting.grid(grid, title, row_labels=names, axis_labels=("", labels[0].name if labels else ""), ink=False)
 
 
 def shown(data: UserData, images: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from cvae import checks, masks
@@ -15,11 +17,18 @@ from experiments.harness.user_data import MOST_LISTED, Input
 KINDS = ("label", "continuous", "image")
 RESERVED = ("x", "image", "observed", "shift")  # names that mean something else among conditions
 
-Wanted = list[tuple[str, str]]  # the conditions as (kind, name)
 Arrays = dict[str, np.ndarray]
 
 
-def read(options: Input, notes: list[str]) -> tuple[Arrays, str, Wanted]:
+class Wanted(NamedTuple):
+    """A condition that the options name."""
+
+    kind: str  # one of KINDS, or "" where only a name is given
+    name: str
+    categories: tuple[str, ...] = ()  # of a label that is words in the file
+
+
+def read(options: Input, notes: list[str]) -> tuple[Arrays, str, list[Wanted]]:
     """The arrays that the options name, the name of x, and the conditions."""
     if options.data.is_dir():
         return _read_folder(options, notes)
@@ -29,35 +38,36 @@ def read(options: Input, notes: list[str]) -> tuple[Arrays, str, Wanted]:
     return *_read_npz(options, wanted), wanted
 
 
-def _parse(options: Input, plain: bool = False) -> Wanted:
-    """The conditions as (kind, name); with `plain`, a name alone has the kind ""."""
-    wanted: Wanted = []
+def _parse(options: Input, plain: bool = False) -> list[Wanted]:
+    """The conditions; with `plain`, they may be names alone."""
+    wanted: list[Wanted] = []
     require = checks.require
     for text in options.condition:
         kind, equals, name = text.partition("=")
         if plain and not equals:
-            wanted.append(("", text))
+            wanted.append(Wanted("", text))
             continue
         require(bool(equals and name), "--condition", "be KIND=NAME, such as label=digit", repr(text))
         rule = f"be of a kind among {', '.join(KINDS)}"
         require(kind in KINDS, "--condition", rule, repr(text))
-        require(name not in [other for _, other in wanted], "--condition", "name every array once", f"{name!r} twice")
+        once = name not in [other.name for other in wanted]
+        require(once, "--condition", "name every array once", f"{name!r} twice")
         require(name != options.x, "--condition", "name another array than --x", repr(text))
         reserved = kind != "image" and name in RESERVED
         rule = f"name an array other than {', '.join(RESERVED)}, which mean something else (rename it in the file)"
         require(not reserved, "--condition", rule, repr(text))
-        wanted.append((kind, name))
-    images = [name for kind, name in wanted if kind == "image"]
+        wanted.append(Wanted(kind, name))
+    images = [name for kind, name, _ in wanted if kind == "image"]
     require(len(images) < 2, "--condition", "name one image at most", f"image={' and image='.join(images)}")
     return wanted
 
 
-def _read_npz(options: Input, wanted: Wanted) -> tuple[Arrays, str]:
+def _read_npz(options: Input, wanted: list[Wanted]) -> tuple[Arrays, str]:
     """The arrays that are wanted, and the name of x."""
     path, require, known = options.data, checks.require, tuple(masks.MASKS)
     present = npz_names(path)
     names = []
-    for kind, name in wanted:
+    for kind, name, _ in wanted:
         if kind == "image" and name in known:
             rule = "name a mask or an array"
             require(name not in present, "--condition", rule, f"{name!r}, which is both; rename the array")
@@ -77,31 +87,30 @@ def _read_npz(options: Input, wanted: Wanted) -> tuple[Arrays, str]:
     return arrays, suitable[0]
 
 
-def _read_npy(options: Input) -> tuple[Arrays, str, Wanted]:
+def _read_npy(options: Input) -> tuple[Arrays, str, list[Wanted]]:
     """The only array of an `.npy` file, which may be conditioned on a part of itself."""
     checks.require(options.x is None, "--x", "be left out for a single array", options.x)
     wanted = _parse(options)
-    alone = all(kind == "image" and name in masks.MASKS for kind, name in wanted)
+    alone = all(kind == "image" and name in masks.MASKS for kind, name, _ in wanted)
     rule = "be image=MASK for an .npy file, which holds one array (numpy.savez saves several)"
     checks.require(alone, "--condition", rule, ", ".join(options.condition))
     name = options.data.stem
     return {name: read_npy(options.data)}, name, wanted
 
 
-def _read_folder(options: Input, notes: list[str]) -> tuple[Arrays, str, Wanted]:
+def _read_folder(options: Input, notes: list[str]) -> tuple[Arrays, str, list[Wanted]]:
     """The images of a folder, and columns of its `labels.csv` as arrays."""
     checks.require(options.x is None, "--x", "be left out for a folder of images", options.x)
-    images, table, more = read_images(options.data)
+    pixels, table, names, more = read_images(options.data)
     notes += more
     name = options.data.resolve().name
-    known = [] if table is None else [column for column in table.columns if column != name]
-    arrays, wanted = {name: images}, _parse(options, plain=True)
-    for number, (kind, column) in enumerate(wanted):
+    known = [column for column in table.columns if column not in (name, names)]
+    arrays, wanted = {name: pixels}, _parse(options, plain=True)
+    for number, (kind, column, _) in enumerate(wanted):
         if kind == "image" and column in masks.MASKS:
             continue
-        rule = f"name a column of labels.csv, one of {', '.join(known)}" if known else "have a labels.csv in the folder"
-        checks.require(table is not None and column in known, "--condition", rule, repr(column))
-        assert table is not None
+        rule = f"name a column of labels.csv, one of {', '.join(known) or 'none, as there is no such file or column'}"
+        checks.require(column in known, "--condition", rule, repr(column))
         schema = infer(table.select(column), kinds={column: "categorical"} if kind == "label" else {})
         (found,) = schema.columns
         values = found.encode(table[column])
@@ -113,5 +122,5 @@ def _read_folder(options: Input, notes: list[str]) -> tuple[Arrays, str, Wanted]
             notes.append(f"labels {column!r} are numbered: {listed}{others}")
             values = values.astype(np.int64)
         arrays[column] = values
-        wanted[number] = (kind or ("label" if found.is_label else "continuous"), column)
+        wanted[number] = Wanted(kind or ("label" if found.is_label else "continuous"), column, found.categories)
     return arrays, name, wanted
