@@ -50,6 +50,8 @@ class Architecture:
     """layers of a hierarchy of latents (ladder), of equal size"""
     guess: bool = False
     """recurrent connection: the learned prior also sees the mean of a deterministic network p(x | c)"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of the factors of matrix products and convolutions; parameters, sums and likelihoods are in float32"""
     schema: Annotated[Schema | None, tyro.conf.Suppress] = None
     """the columns of the table that x and c come from; None for arrays"""
 

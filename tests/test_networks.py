@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.ndimage import correlate
 
@@ -351,3 +352,25 @@ def test_a_hierarchy_starts_near_its_prior():
 
 
 # A body of one's own
+
+
+@pytest.mark.parametrize("body", ["mlp", "residual", "convolutional"])
+def test_factors_in_bfloat16_change_the_third_digit(body):
+    """Parameters, outputs and gradients stay in float32; bfloat16 has eight bits, a part in 256."""
+    hidden = (4, 6, 8) if body == "convolutional" else (32, 32)
+    architecture = cvae.Architecture((4, 4, 1), cvae.Label(3), 2, hidden, body=body)
+    coarse = cvae.make(cvae.replace(architecture, precision="bfloat16"))
+    exact = cvae.make(architecture)
+    params, x = weights(exact), np.random.default_rng(0).random((5, 4, 4, 1), np.float32)
+    c = {"label": np.arange(5) % 3}
+
+    def loss(params, model):
+        return cvae.elbo(model, params, jax.random.key(0), x, c).value.mean()
+
+    values = [jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, model) for model in (exact, coarse)]
+    (fine, gradient), (rough, rounded) = values
+    assert rough.dtype == jnp.float32
+    assert 0 < abs(rough - fine) < 0.02 * abs(fine)
+    norm = optax.global_norm(gradient)
+    assert 0 < optax.global_norm(jax.tree.map(jnp.subtract, gradient, rounded)) < 0.05 * norm
+    assert {leaf.dtype for leaf in jax.tree.leaves(rounded)} == {jnp.dtype(jnp.float32)}

@@ -18,7 +18,7 @@ from flax import nnx
 from jax import Array, lax
 
 from cvae import checks
-from cvae.networks.layers import Body, Conditioned, Part, linear
+from cvae.networks.layers import Body, Conditioned, Part, linear, rounded
 
 if TYPE_CHECKING:
     from cvae.conditions import Features
@@ -152,6 +152,7 @@ class Block(nnx.Module):
         return hidden + self.outer(nnx.gelu(self.inner(self.norm(hidden))))
 
 
+_conv, _matmul = rounded(lax.conv_general_dilated), rounded(jnp.matmul)
 _native: ContextVar[bool] = ContextVar("native", default=False)
 
 
@@ -176,18 +177,18 @@ def convolve(x: Array, kernel: Array) -> Array:
     Shapes: [B, H, W, I], [3, 3, I, O] -> [B, H, W, O].
     """
     if _native.get() or jax.default_backend() != "cpu":
-        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return _conv(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     _, height, width, inputs = x.shape
     outputs = kernel.shape[-1]
     narrowing = outputs < inputs
     if narrowing:
-        x = x @ kernel.transpose(2, 0, 1, 3).reshape(inputs, 9 * outputs)
+        x = _matmul(x, kernel.transpose(2, 0, 1, 3).reshape(inputs, 9 * outputs))
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
     def tap(i: int, j: int) -> Array:
         shifted = padded[:, i : i + height, j : j + width]
         if not narrowing:
-            return shifted @ kernel[i, j]
+            return _matmul(shifted, kernel[i, j])
         return shifted[..., (3 * i + j) * outputs :][..., :outputs]
 
     first, *others = (tap(i, j) for i in range(3) for j in range(3))

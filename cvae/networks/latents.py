@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from cvae.distributions import Ladder, Latents, Normal
-from cvae.networks.layers import Body, Part, linear
+from cvae.networks.layers import Body, Part, linear, products_in
 
 if TYPE_CHECKING:
     from cvae.conditions import Features, FeatureSizes
@@ -92,8 +92,8 @@ class Below(nnx.Module):
         return mean, log_std
 
 
-def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
-    """Take a module apart into pure functions over a nested dict of arrays.
+def functional(build: Callable[[nnx.Rngs], nnx.Module], precision: str = "float32") -> Network:
+    """Take a module apart into pure functions over a nested dict of arrays, with products in this precision.
 
     The skeleton is taken once, without computing a weight; `apply` fills a copy of it, so nothing is shared
     between two calls and every JAX transformation sees a plain function.
@@ -106,7 +106,8 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     def apply(params: Params, *inputs: Any, method: str = "__call__") -> Any:
         state = jax.tree.map(lambda leaf: leaf, skeleton)
         nnx.replace_by_pure_dict(state, params)
-        return getattr(nnx.merge(graph, state), method)(*inputs)
+        with products_in(precision):
+            return getattr(nnx.merge(graph, state), method)(*inputs)
 
     return Network(init, apply)
 
@@ -116,7 +117,11 @@ def _gaussian(body: type[Body], part: Part) -> Network:
 
     With a prior of several layers, it is parametrised relative to it, m_p + m and log s_p + log s, layer by layer.
     """
-    network, layers = functional(lambda rngs: Gaussian(body, part, rngs)), part.architecture.latent_layers
+    architecture = part.architecture
+    network, layers = (
+        functional(lambda rngs: Gaussian(body, part, rngs), architecture.precision),
+        architecture.latent_layers,
+    )
 
     def layer(state: tuple[Params, Array, Ladder | None], number: int, above: Array) -> Normal:
         params, hidden, base = state
@@ -149,7 +154,7 @@ def decoder(body: type[Body], architecture: Architecture, features: FeatureSizes
     """The numbers that parametrise p(x | z, c) as `apply(params, z, features)`, [B, num_outputs]."""
     outputs = architecture.likelihood.num_outputs(architecture.event_shape)
     part = Part((architecture.latent_size,), features, architecture, outputs)
-    return functional(lambda rngs: body(part, rngs))
+    return functional(lambda rngs: body(part, rngs), architecture.precision)
 
 
 def guess(body: type[Body], architecture: Architecture, features: FeatureSizes) -> Network:

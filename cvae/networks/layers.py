@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 if TYPE_CHECKING:
     from cvae.conditions import Features, FeatureSizes
     from cvae.config import Architecture
+
+
+_factors: ContextVar[Any] = ContextVar("factors", default=None)  # dtype of the factors of products; None is their own
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Networks that are traced in this context round the factors of their products to this precision."""
+    token = _factors.set(jnp.bfloat16 if precision == "bfloat16" else None)
+    try:
+        yield
+    finally:
+        _factors.reset(token)
+
+
+def rounded(function: Callable[..., Array]) -> Callable[..., Array]:
+    """A product of two arrays, in the precision of `products_in`; the result has the dtype of the first."""
+
+    def product(a: Array, b: Array, *args: Any, **kwargs: Any) -> Array:
+        dtype = _factors.get()
+        if dtype is None:
+            return function(a, b, *args, **kwargs)
+        return function(a.astype(dtype), b.astype(dtype), *args, **kwargs).astype(a.dtype)
+
+    return product
 
 
 def linear(inputs: int, outputs: int, rngs: nnx.Rngs, *, relu: bool = False, small: bool = False) -> nnx.Linear:
@@ -23,7 +51,11 @@ def linear(inputs: int, outputs: int, rngs: nnx.Rngs, *, relu: bool = False, sma
     """
     small_normal = nnx.initializers.normal(0.1 / math.sqrt(max(1, inputs)))
     usual = nnx.initializers.he_uniform() if relu else nnx.initializers.lecun_normal()
-    return nnx.Linear(inputs, outputs, kernel_init=small_normal if small else usual, rngs=rngs)
+    init = small_normal if small else usual
+    return nnx.Linear(inputs, outputs, kernel_init=init, dot_general=_dot_general, rngs=rngs)
+
+
+_dot_general, _matmul = rounded(lax.dot_general), rounded(jnp.matmul)
 
 
 class Conditioned(nnx.Module):
@@ -51,7 +83,7 @@ class Conditioned(nnx.Module):
             # Two products in place of one of [h, f]: the second is the same for all samples of z of an example.
             kernel, bias, inputs = self.linear.kernel[...], self.linear.bias, hidden.shape[-1]
             assert bias is not None
-            hidden = hidden @ kernel[:inputs] + features @ kernel[inputs:] + bias[...]
+            hidden = _matmul(hidden, kernel[:inputs]) + _matmul(features, kernel[inputs:]) + bias[...]
         else:
             hidden = self.linear(hidden)
         if self.film is not None:
