@@ -1,8 +1,8 @@
 """Milliseconds per training step of a CVAE of three sizes, in this library, PyTorch and Keras.
 
     pip install -e '.[bench]'
-    python -m benchmarks.epoch                                   # about six minutes on two cores
-    python -m benchmarks.epoch --sizes article --rounds 2        # the article's model alone
+    python -m benchmarks.epoch                                     # about ten minutes on two cores
+    python -m benchmarks.epoch --sizes article --steps 100         # a short trial of one model
 
 The sizes; all with cross-entropy plus KL, one sample of z, Adam and a new order of the examples in every epoch:
 
@@ -47,7 +47,7 @@ from benchmarks.floor import adam_bytes, step_flops
 from benchmarks.rounds import Row
 from benchmarks.workers import Crew, command_of
 from cvae import checks
-from cvae.settings import Count, CountOrZero
+from cvae.settings import Count
 from experiments.harness.cli import options, protected
 from experiments.harness.tables import render
 
@@ -67,8 +67,8 @@ class Settings:
     """the models"""
     batch_sizes: tuple[Count, ...] = ()
     """examples per step of every model, one or more; by default its own, and on a GPU 50 500 5000"""
-    steps: CountOrZero = 0
-    """steps of an epoch that is timed, of every model; 0 is 1100, 200 and 20, or as many as 55,000 examples allow"""
+    steps: tuple[Count, ...] = ()
+    """steps of an epoch that is timed, one number per model; by default 1100, 200 and 20, or what 55,000 examples allow"""
     rounds: Count = 5
     """counted epochs of each contender, after one that is not"""
     contenders: Annotated[tuple[Name, ...], Field(min_length=1)] = get_args(Name)
@@ -89,14 +89,14 @@ def cases(settings: Settings, *, gpu: bool) -> list[Case]:
     """Every size with each of its batch sizes; refuses settings that cannot be measured."""
     for option, names in (("--sizes", settings.sizes), ("--contenders", settings.contenders)):
         checks.require(len(set(names)) == len(names), option, "be names, each once", " ".join(names))
-    found = []
-    for name in settings.sizes:
-        own = SIZES[name]
-        for batch_size in settings.batch_sizes or ((50, 500, 5000) if gpu else (own.batch_size,)):
-            most, least = EXAMPLES // batch_size, max(1, settings.steps)
-            rule = f"leave {least} or more steps of {EXAMPLES} examples"
-            checks.require(most >= least, "--batch-sizes", rule, batch_size)
-            found.append(Case(name, batch_size, settings.steps or min(own.steps, most)))
+    count, found = len(settings.sizes), []
+    checks.require(len(settings.steps) in (0, count), "--steps", f"be {count} numbers, one per model", settings.steps)
+    for name, steps in zip(
+        settings.sizes, settings.steps or [SIZES[name].steps for name in settings.sizes], strict=True
+    ):
+        for batch_size in settings.batch_sizes or ((50, 500, 5000) if gpu else (SIZES[name].batch_size,)):
+            checks.require(batch_size <= EXAMPLES, "--batch-sizes", f"be at most {EXAMPLES}, the examples", batch_size)
+            found.append(Case(name, batch_size, min(steps, EXAMPLES // batch_size)))
     return found
 
 

@@ -86,6 +86,12 @@ def test_every_round_starts_with_another_and_a_dead_contender_is_left_out():
     assert {name: [row["seconds"] for row in each] for name, each in rows.items()} == {"a": [1, 6, 7], "c": [3, 5, 8]}
 
 
+def test_steps_are_those_of_the_model_or_what_the_examples_allow():
+    settings = epoch.Settings(sizes=("residual", "convolutional"))
+    assert epoch.cases(settings, gpu=False) == [("residual", 200, 200), ("convolutional", 100, 20)]
+    assert [case.steps for case in epoch.cases(settings, gpu=True)] == [200, 110, 11, 20, 20, 11]
+
+
 def test_ratios_are_taken_within_a_round():
     rows = {
         "cvae": [{"seconds": 1.0, "loss": 2.0}, {"seconds": 4.0, "loss": 1.5}, {"seconds": 2.0, "loss": 1.0}],
@@ -141,8 +147,9 @@ def test_results_say_where_they_come_from(tmp_path):
     [
         (
             lambda: epoch.cases(epoch.Settings(batch_sizes=(50, 56_000)), gpu=False),
-            "--batch-sizes must leave 1 or more steps of 55000 examples, got 56000",
+            "--batch-sizes must be at most 55000, the examples, got 56000",
         ),
+        (lambda: epoch.cases(epoch.Settings(steps=(5,)), gpu=False), "--steps must be 3 numbers, one per model"),
         (lambda: epoch.Settings(rounds=0), "rounds must be greater than or equal to 1, got 0"),
         (
             lambda: epoch.cases(epoch.Settings(contenders=("cvae", "cvae")), gpu=False),
