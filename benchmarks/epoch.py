@@ -68,7 +68,7 @@ class Settings:
     batch_sizes: tuple[Count, ...] = ()
     """examples per step of every model, one or more; by default its own, and on a GPU 50 500 5000"""
     steps: tuple[Count, ...] = ()
-    """steps of an epoch that is timed, one number per model; by default 1100, 200 and 20, or what 55,000 examples allow"""
+    """steps of an epoch that is timed, one number per model; 1100, 200 and 20 by default, 55,000 examples at most"""
     rounds: Count = 5
     """counted epochs of each contender, after one that is not"""
     contenders: Annotated[tuple[Name, ...], Field(min_length=1)] = get_args(Name)
