@@ -24,12 +24,14 @@ The contenders are
 
 Each runs in its own process; compilation and a first epoch are not counted. An epoch that is timed has 1100, 200 and 20
 steps. Timings need an otherwise idle machine: on a busy one PyTorch's threads, which wait for each other many times per
-step, lose more time than the others. The loss of the last epoch shows whether the contenders fit the same model.
+step, can take twenty times as long; with OMP_WAIT_POLICY=PASSIVE in the environment, which the file records, they sleep
+meanwhile and do not. The loss of the last epoch shows whether the contenders fit the same model.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -178,6 +180,7 @@ def main(settings: Settings) -> None:
             "data": data,
             "rounds": settings.rounds,
             "contenders": list(settings.contenders),
+            "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
             "sizes": [case._asdict() | costs(case) for case in timed],
         }
         record["results"], record["left_out"] = results, absent | crew.left_out
