@@ -64,7 +64,11 @@ class Checkpointer:
             multiprocessing_options=_alone(),
             create=False,
             # Orbax calls this before it renames the folder: a checkpoint never appears without its digests.
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._sign),
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._sign,
+                # Of several processes one alone may not wait for a folder that it creates in the background.
+                create_directories_asynchronously=jax.process_count() == 1,
+            ),
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         alone = _alone()

@@ -32,7 +32,7 @@ from cvae.model import CVAE, check_examples
 from cvae.networks import BODIES, Params
 from cvae.origin import at_origin
 from cvae.progress import Bar
-from cvae.training import Metrics, TrainState, init_state, static_settings, train_steps
+from cvae.training import Metrics, TrainState, init_state, shuffled, static_settings, train_steps
 
 CHECKED = 10_000  # examples of which the mean and standard deviation are checked
 FARTHEST = 100.0  # mean and standard deviation of x, in units of its likelihood, that need no warning; or 1/100
@@ -229,12 +229,14 @@ def iterate(
     state, key = put(mesh, (start.state, key), *[MEMBER] * is_group)
     (x, c), run_steps = put(mesh, (x, c)), on(mesh, run_steps)
     best, history = start.best, list(start.history)
-    fold_in = jax.vmap(jax.random.fold_in, (0, None)) if is_group else jax.random.fold_in
+    shuffle, fold_in = partial(shuffled, size=x.shape[0], batch_size=training.batch_size), jax.random.fold_in
+    if is_group:
+        shuffle, fold_in = jax.vmap(shuffle), jax.vmap(fold_in, (0, None))
     while not ended(training, history):
         number, began = len(history) + 1, time.perf_counter()
-        state, metrics = _epoch(
-            run_steps, per_call, state, fold_in(key, number), x, c, x.shape[0] // training.batch_size
-        )
+        epoch_key = fold_in(key, number)
+        order = np.asarray(shuffle(epoch_key))
+        state, metrics = _epoch(run_steps, per_call, state, epoch_key, x, c, order)
         seconds = time.perf_counter() - began
         train = _finite_means(metrics, state.params, number)
         scores = validate(state.result) if validate else None
@@ -252,12 +254,12 @@ def _epoch(
     key: Array,
     x: Array,
     c: Conditions,
-    steps: int,
+    order: np.ndarray,
 ) -> tuple[TrainState, Metrics]:
-    """The state after an epoch, and the metrics of its steps on the host."""
+    """The state after an epoch, and the metrics of its steps on the host.  Shapes: order [..., steps, batch]."""
     parts: list[Metrics] = []
-    for first in range(0, steps, per_call):
-        state, metrics = run_steps(state, key, x, c, first, count=min(per_call, steps - first))
+    for first in range(0, order.shape[-2], per_call):
+        state, metrics = run_steps(state, key, x, c, order[..., first : first + per_call, :], first)
         # One call ahead of the device at most: it is never idle, and Ctrl-C waits for no more than two.
         parts.append(metrics)
         jax.block_until_ready(parts[-2:-1])  # type: ignore[no-untyped-call]

@@ -15,7 +15,6 @@ tables of them in `results.csv` and `results.md`. `save` needs no run: it writes
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
@@ -24,16 +23,14 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import numpy as np
 
-from cvae import checkpoints, checks
+from cvae import checkpoints, checks, locks
 from cvae.config import Architecture, Config
 from cvae.fitting import Epoch
 from cvae.model import CVAE, dtype_of, make, masked
@@ -41,11 +38,9 @@ from cvae.networks import Params
 from cvae.settings import from_json, replace, to_json
 from cvae.training import Metrics
 
-LOCK = ".lock"
-HOLDER = ".lock.json"  # says who holds the lock; on Windows the lock itself cannot be read
 PARTS = (  # all that a run leaves
     "summary.json", "results.csv", "results.md", "members", "metrics.jsonl", "checkpoints", "params", "figures",
-    "schema.json", "config.json",
+    "locks", "schema.json", "config.json",
 )  # fmt: skip
 SOURCES = ("experiment", "dataset", "seed", "date", "commit", "versions", "machine")  # in every summary
 FITTED = ("mean", "location", "scale", "categories", "decimals", "low", "high", "counts")  # to the data
@@ -189,36 +184,12 @@ def discard(folder: Path) -> list[str]:
     return [f"discarding {epochs} epochs in {folder}"] if epochs else []
 
 
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Let no other process write to a run folder, which is made if it does not exist.
-
-    The operating system releases the lock when the process ends, however it ends.
-
-    Raises:
-        ValueError: another process holds it; names its id and when it started.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(folder / LOCK, timeout=0)
-    try:
-        held.acquire()
-    except filelock.Timeout:
-        try:
-            holder = "process {pid} since {since}".format(**read_json(folder / HOLDER))
-        except (OSError, ValueError, TypeError, KeyError):  # the holder has not written it yet
-            holder = "another process"
-        raise ValueError(f"run folder must be free, got {folder}, in use by {holder}") from None
-    try:
-        write_json(folder / HOLDER, {"pid": os.getpid(), "since": _now()})
-        yield
-    finally:
-        held.release()
-
-
 def _begun(folder: Path) -> bool:
     """Whether a folder holds more than a run leaves that was killed before it wrote its config."""
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    return not all(name in (LOCK, HOLDER) or re.fullmatch(r"\..+\.jsonl?\.\d+", name) for name in names)
+    return not all(
+        name in (locks.LOCK, locks.HOLDER, locks.METRICS) or re.fullmatch(r"\..+\.jsonl?\.\d+", name) for name in names
+    )
 
 
 def _first_difference(there: Any, here: Any, name: str = "") -> tuple[str, Any, Any]:
@@ -270,7 +241,8 @@ def append_metrics(folder: Path, model: str, epoch: Epoch) -> None:
     """
     path = folder / "metrics.jsonl"
     try:
-        with path.open("a", encoding="utf-8") as file:
+        folder.stat()  # the lock would make a folder that is missing
+        with locks.metrics(folder), path.open("a", encoding="utf-8") as file:
             file.write(_line(model, epoch))
     except OSError as error:
         raise OSError(f"epoch {epoch.epoch} of {model} cannot be written to {path}: {error.strerror}") from error
@@ -279,9 +251,10 @@ def append_metrics(folder: Path, model: str, epoch: Epoch) -> None:
 def rewrite_metrics(folder: Path, model: str, history: list[Epoch]) -> None:
     """Leave in `metrics.jsonl` the lines of other models, and of this one the epochs from which its fit resumes."""
     path, own = folder / "metrics.jsonl", json.dumps({"model": model})[:-1] + ","
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
-    others = [line for line in lines if line.endswith("}\n") and not line.startswith(own)]  # a killed process cuts one
-    _write_text(path, "".join(others + [_line(model, epoch) for epoch in history]))
+    with locks.metrics(folder):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+        others = [line for line in lines if line.endswith("}\n") and not line.startswith(own)]  # a kill cuts one off
+        _write_text(path, "".join(others + [_line(model, epoch) for epoch in history]))
 
 
 def history_to_json(history: list[Epoch]) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ import numpy as np
 from jax import Array
 
 from cvae import checks
-from cvae.conditions import Conditions
 from cvae.config import Sweep, Training
 from cvae.devices import MEMBER
 from cvae.fitting import Fitted, Progress, begin, check_resumed, epochs, iterate, notes_on, prepare, steps_per_call
@@ -27,7 +26,7 @@ from cvae.keys import named
 from cvae.model import CVAE, masked
 from cvae.networks import Params
 from cvae.settings import replace
-from cvae.training import Metrics, TrainState, init_state, static_settings, train_steps
+from cvae.training import Metrics, init_state, static_settings, train_steps
 
 
 class Member(NamedTuple):
@@ -115,13 +114,8 @@ def group_epochs(
 @cache
 def _side_by_side(model: CVAE, training: Training, augment: Any) -> Any:
     """The training step of a group, compiled once for all groups of a size."""
-
-    @partial(jax.jit, static_argnames="count")
-    def run_steps(states: TrainState, keys: Array, x: Array, c: Conditions, first: Array, *, count: int) -> Any:
-        steps = partial(train_steps, model, training, count=count, augment=augment)
-        return jax.vmap(steps, (0, 0, None, None, None), spmd_axis_name=MEMBER)(states, keys, x, c, first)
-
-    return run_steps
+    step = partial(train_steps, model, training, augment=augment)
+    return jax.jit(jax.vmap(step, (0, 0, None, None, 0, None), spmd_axis_name=MEMBER))
 
 
 def _check(model: CVAE, group: list[Member], training: Training) -> None:

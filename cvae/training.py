@@ -82,7 +82,14 @@ def init_state(params: Params, training: Training, optimizer: optax.GradientTran
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, traced)
 
 
-@partial(jax.jit, static_argnames=("model", "training", "count", "augment", "optimizer"))
+@partial(jax.jit, static_argnames=("size", "batch_size"))
+def shuffled(key: Array, size: int, batch_size: int) -> Array:
+    """Which examples each step of a pass takes, in random order, [steps, batch]; `key` is the pass's."""
+    steps = size // batch_size
+    return jax.random.permutation(jax.random.split(key)[0], size)[: steps * batch_size].reshape(steps, batch_size)
+
+
+@partial(jax.jit, static_argnames=("model", "training", "augment", "optimizer"))
 def train_steps(
     model: CVAE,
     training: Training,
@@ -90,9 +97,9 @@ def train_steps(
     key: Array,
     x: Array,
     c: Conditions,
+    rows: Array | None = None,
     first: Array | int = 0,
     *,
-    count: int | None = None,
     augment: Augment,
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -108,21 +115,18 @@ def train_steps(
         key: of this epoch.
         x: examples [N, *event], already checked.
         c: their conditions.
-        first: the number of the first step of this call within the pass.
-        count: how many steps this call computes; None is all of the pass. One alone is in no loop, where a CPU computes
-            convolutions several times as fast.
+        rows: which examples each of the steps takes, [steps, batch], a part of `shuffled(key, ...)`; None is a whole
+            pass. A single step is in no loop, where a CPU computes convolutions several times as fast.
+        first: the number of the first of these steps in the pass.
         augment: called on every batch.
         optimizer: an Optax optimiser of the user's own, in place of the default one and its learning rate.
 
     Returns:
         The new state, and the metrics of every step, each [steps].
     """
-    order_key, steps_key = jax.random.split(key)
-    steps = x.shape[0] // training.batch_size
-    count = steps if count is None else count
-    order = jax.random.permutation(order_key, x.shape[0])[: steps * training.batch_size].reshape(steps, -1)
-    order = lax.dynamic_slice_in_dim(order, first, count)
-    transform = optimizer or default_optimizer(training, steps)
+    steps, steps_key = x.shape[0] // training.batch_size, jax.random.split(key)[1]
+    order = shuffled(key, x.shape[0], training.batch_size) if rows is None else rows
+    transform, count = optimizer or default_optimizer(training, steps), len(order)
 
     def step(state: TrainState, inputs: tuple[Array, Array]) -> tuple[TrainState, Metrics]:
         number, rows = inputs[0], spread(inputs[1])

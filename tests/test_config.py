@@ -39,7 +39,8 @@ LIKELIHOODS = {
 TRAINING = cvae.Training(
     epochs=3, batch_size=7, learning_rate=0.01, schedule="warmup_cosine", weight_decay=0.02, clip_norm=0.5,
     ema_decay=0.99, hybrid_weight=0.9, num_samples=2, beta=0.4, beta_warmup=1, free_bits=0.03, patience=5,
-    binarization="dynamic", shift=4, shift_prob=0.25, drop_block_prob=0.125, frozen=("guess",),
+    binarization="dynamic", shift=4, shift_prob=0.25, drop_block_prob=0.125, hide_prob=0.0625,
+    frozen=("guess",),
 )  # fmt: skip
 FULL = Config(
     "a sweep",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cvae
-from cvae import runs
+from cvae import locks, runs
 from docs import generate
 from experiments import mnist_label
 from experiments.harness import cli
@@ -198,7 +198,7 @@ def files():
     def twice():
         with contextlib.ExitStack() as stack:
             for _ in range(2):
-                stack.enter_context(runs.lock(folder))
+                stack.enter_context(locks.lock(folder))
 
     yield "a name that the file does not have", lambda: cvae.data.read_npz("mine.npz", ["pixels", "digits"])
     yield "a folder without a model", lambda: cvae.load("runs/nothing")

@@ -1,5 +1,6 @@
 """The sweeps: what they write, that nothing finished is trained again, what they refuse."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import cvae
+from cvae import locks
 from experiments import sweep_condition, sweep_latent
 from experiments.harness import cli, sweeping
 from experiments.harness.interruption import Stopped
@@ -248,3 +250,53 @@ def test_what_is_refused_leaves_nothing(message, changes, tmp_path):
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", **changes)
     assert list(tmp_path.iterdir()) == []
+
+
+# Several processes
+
+
+def test_a_share_trains_its_members_and_the_last_one_completes_the_table(made, tmp_path, trained, capsys):
+    out = tmp_path / "run"
+    run(out, shard="2/2", figures=True)
+    assert trained == 2 * NAMES[1::2]
+    assert "no figures are drawn before all members are finished" in capsys.readouterr().out
+    assert len(lines(out)) == 4
+    run(out, shard="1/2")
+    assert sorted(trained) == sorted(2 * NAMES)
+    assert lines(out, "commit") == lines(made, "commit")
+
+
+def test_a_member_that_another_process_trains_is_waited_for(made, copy, trained, monkeypatch, capsys):
+    """The other process finishes one, and is killed while it trains another, which is then taken over."""
+    first, second = (copy / "members" / "label" / f"{name}.json" for name in NAMES[:2])
+    finished = first.read_text()
+    for path in (first, second, copy / "summary.json"):
+        path.unlink()
+    held = [stack := contextlib.ExitStack(), contextlib.ExitStack()]
+    for lock, name in zip(held, NAMES[:2], strict=True):
+        lock.enter_context(locks.lock(copy / "locks" / "label" / name))
+
+    def later(seconds):
+        first.write_text(finished)
+        held[1].close()
+
+    monkeypatch.setattr(sweeping.time, "sleep", later)
+    run(copy)
+    stack.close()
+    assert trained == [NAMES[1]]
+    assert "label: waiting for other processes, which train the last 2 groups" in capsys.readouterr().out
+    assert lines(copy, "commit") == lines(made, "commit")
+
+
+def test_shares_come_from_slurm(monkeypatch):
+    settings = cvae.replace(SMOKE, shard="slurm")
+    with pytest.raises(
+        ValueError, match=r"--shard must be K/N with K from 1 to N, such as 3/16, or slurm .*, got slurm"
+    ):
+        sweeping.share(settings)
+    for name, value in {"MIN": 5, "COUNT": 4, "ID": 6}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    assert sweeping.share(settings) == (2, 4)
+    for wrong in ("0/3", "4/3", "3", "a/b"):
+        with pytest.raises(ValueError, match=f"got {wrong}"):
+            sweeping.check(cvae.replace(SMOKE, shard=wrong))

@@ -3,15 +3,13 @@
 import json
 import platform
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 
 import cvae
-from cvae import checkpoints, runs
+from cvae import checkpoints, locks, runs
 from cvae.config import Config
 from cvae.fitting import Epoch
 from cvae.settings import replace, to_json
@@ -176,7 +174,7 @@ def test_a_folder_of_something_else_is_never_written_to(tmp_path):
 
 
 def test_a_run_that_was_killed_before_it_had_a_config_blocks_nothing(tmp_path):
-    with runs.lock(tmp_path):
+    with locks.lock(tmp_path):
         (tmp_path / ".config.json.4711").write_text('{"exp')
         (tmp_path / ".metrics.jsonl.4711").touch()
         runs.check_folder(tmp_path, CONFIG)
@@ -202,31 +200,6 @@ def test_a_folder_that_cannot_be_discarded_stays_a_run(run, monkeypatch):
         with pytest.raises(OSError, match=r"busy.*params"):
             runs.discard(run)
     assert runs.read_config(run) == CONFIG
-
-
-HOLD = """
-import pathlib, sys, time
-from cvae import runs
-with runs.lock(pathlib.Path(sys.argv[1])):
-    print("locked", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_one_process_writes_and_its_lock_ends_with_it(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "locked\n"
-        message = rf"run folder must be free, got .*, in use by process {holder.pid} since 20\d\d-"
-        with pytest.raises(ValueError, match=message), runs.lock(tmp_path):
-            pass
-        holder.kill()
-        holder.wait()
-    with runs.lock(tmp_path):
-        (tmp_path / runs.HOLDER).unlink()
-        with pytest.raises(ValueError, match="in use by another process"), runs.lock(tmp_path):
-            pass
-    with runs.lock(tmp_path):
-        pass
 
 
 # Files

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,19 +44,29 @@ def join(settings: Any) -> None:
     if known:
         count, number = settings.num_processes, settings.process_id
         checks.require(number < count, "process_id", f"be below --num-processes, {count}", number)
-    seconds = settings.coordinator_timeout
+    # Where a process does not connect in time, JAX would abort this one with a stack of C++ calls.
+    timer = threading.Timer(settings.coordinator_timeout, _give_up, (settings,))
+    timer.start()
     try:
         jax.distributed.initialize(
             settings.coordinator, settings.num_processes, settings.process_id,
-            initialization_timeout=seconds, heartbeat_timeout_seconds=HEARTBEAT,
+            initialization_timeout=settings.coordinator_timeout + 60, heartbeat_timeout_seconds=HEARTBEAT,
         )  # fmt: skip
-    except (RuntimeError, ValueError) as error:  # of JAX: no answer, or no cluster is found
-        if not known:
-            raise ValueError(f"--distributed must be used in a cluster, or with --coordinator, got {error}") from None
-        rule = f"be answered by all {settings.num_processes} processes within {seconds} s"
-        raise ValueError(f"--coordinator must {rule}, got {settings.coordinator}") from None
+    except (RuntimeError, ValueError):
+        rule = "be used under SLURM, Open MPI or Kubernetes, or with --coordinator"
+        checks.require(False, "--distributed", rule, "no cluster" if not known else settings.coordinator)
+    finally:
+        timer.cancel()
     if not is_first():
         _fall_silent()
+
+
+def _give_up(settings: Any) -> None:
+    rule = f"be reached by all processes within --coordinator-timeout, {settings.coordinator_timeout} s"
+    print(
+        f"error: --coordinator must {rule}, got {settings.coordinator or 'some missing'}", file=sys.stderr, flush=True
+    )
+    os._exit(2)
 
 
 def is_first() -> bool:
@@ -95,7 +106,7 @@ def require_same(what: str, *parts: Any) -> None:
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
     found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
     others = [number for number, each in enumerate(found) if (each != found[0]).any()]
-    checks.require(not others, what, "be the same in every process", f"others in {others}")
+    checks.require(not others, what, "be the same in every process", f"other ones in {others}")
 
 
 def any_of(signal: int | None) -> int | None:

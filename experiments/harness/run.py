@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cvae
-from cvae import checkpoints, fitting, plotting, runs, training
+from cvae import checkpoints, fitting, locks, plotting, runs, training
 from cvae.config import Config
 from cvae.keys import BINARIZATION_SEEDS, named
 from cvae.progress import Bar
@@ -62,7 +62,9 @@ class Run:
 
     def __enter__(self) -> Run:
         runs.check_folder(self.out, self.config, fresh=self.settings.fresh)
-        self._stack.enter_context(runs.lock(self.out))
+        if self.config.sweep is None or self.settings.fresh:  # members of a sweep have locks of their own
+            self._stack.enter_context(locks.lock(self.out))
+        self.out.mkdir(parents=True, exist_ok=True)
         if self.settings.fresh:
             for line in runs.discard(self.out):
                 print(line)

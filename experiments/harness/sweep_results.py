@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cvae
-from cvae import plotting
+from cvae import plotting, sweeps
 from cvae.sweeps import Member
 from experiments.harness import cli, tables
 from experiments.harness.run import plain, recorded
@@ -153,6 +153,9 @@ def trained_for(settings: dict[str, Any]) -> str:
 
 def figures(job: cli.Job) -> Iterator[tuple[str, Figure]]:
     """Rate and distortion, and the likelihood by latent size or condition; other pixels scored are drawn apart."""
+    if any(len(each.records) < len(sweeps.members(job.settings.sweep)) for each in members_of(job).values()):
+        print("no figures are drawn before all members are finished")
+        return
     settings, sizes, seeds = recorded(job.settings), job.settings.sweep.latent_sizes, len(job.settings.sweep.seeds)
     quantity, negate = likelihood_of(settings)
     bars = f"bars: standard deviation over {seeds} seeds" if seeds > 1 else "one seed"

@@ -13,8 +13,10 @@ decides how the networks of all members are initialised.
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import cvae
-from cvae import checks, fitting, runs, sweeps, training
+from cvae import checks, fitting, locks, runs, sweeps, training
 from cvae.config import Sizes
 from cvae.data.datasets import Dataset
 from cvae.settings import Count, CountOrZero
@@ -38,6 +40,7 @@ from experiments.measures import strokes
 Kind = Literal["none", "label", "attribute", "label+attribute", "image"]
 Conditioning = Literal["concat", "concat_all", "film"]
 MASK: Literal["quadrants_1"] = "quadrants_1"  # of the condition `image`: the lower left quadrant is observed
+WAIT = 5  # seconds between looks at what other processes have finished
 FIXED = {  # settings of training that have their defaults
     "patience": "be None",
     "frozen": "be empty",
@@ -60,6 +63,9 @@ class Settings(cli.Settings):
     hidden: Sizes = (512,)
     """widths of the ReLU layers"""
     training: cvae.Training = cvae.Training(epochs=10)
+    shard: str | None = None
+    """K/N, such as 3/16: only the K-th of N shares of the members; slurm takes both from the variables of SLURM's job
+    arrays"""
     parallel: CountOrZero = 0
     """members trained side by side; 0 is one on a CPU, and all on an accelerator"""
     samples: Count = 100
@@ -90,6 +96,8 @@ def experiment(name: str, configs: Mapping[str, Settings]) -> cli.Experiment:
 
 def check(settings: Settings) -> None:
     """Refuse what a sweep cannot train."""
+    share(settings)
+    checks.require(not settings.distributed, "--distributed", "be left out of a sweep (see --shard)", True)
     for option, chosen in (("--conditions", settings.conditions), ("--conditioning", settings.conditioning)):
         once = len(set(chosen)) == len(chosen) > 0
         checks.require(once, option, "be one or more names, each once", " ".join(chosen) or "none")
@@ -129,17 +137,57 @@ def models(settings: Settings, dataset: Dataset) -> dict[str, cvae.Architecture]
 
 
 def fit_type(job: cli.Job, name: str) -> Any:
-    """Train and score the members of a type that are not finished; returns `Finished`."""
+    """Train and score the members of a type that are not finished; returns `Finished`.
+
+    Other processes may do the same: each trains groups that no other is training, and waits for the last of these.
+    """
     members = sweeps.members(job.settings.sweep)
-    records = {member: found for member in members if (found := read_member(job, name, member)) is not None}
+    records = read_members(job, name, members)
     if records:
         print(f"{name}: {len(records)} of {len(members)} members are finished")
     parallel = min(job.settings.parallel or sweeps.parallel_members(), len(members))
     # Groups are always the same, whichever of their members are missing, so that results are the same to the bit.
-    for group in (members[first : first + parallel] for first in range(0, len(members), parallel)):
-        if not records.keys() >= set(group):
-            train_group(job, name, group, records)
-    return Finished({member.name: records[member] for member in members})
+    groups = [members[first : first + parallel] for first in range(0, len(members), parallel)]
+    number, count = share(job.settings)
+    groups = groups[number - 1 :: count]
+    while groups := [group for group in groups if not records.keys() >= set(group)]:
+        before = len(records)
+        for group in groups:
+            with locks.claim(job.run.out / "locks" / name / group[0].name) as is_free:
+                if is_free:
+                    records |= read_members(job, name, group)  # another process may just have finished it
+                    if not records.keys() >= set(group):
+                        train_group(job, name, group, records)
+        if len(records) == before:
+            print(f"{name}: waiting for other processes, which train the last {len(groups)} groups", flush=True)
+            time.sleep(WAIT)
+            for group in groups:
+                records |= read_members(job, name, group)
+    records |= read_members(job, name, [member for member in members if member not in records])
+    return Finished({member.name: records[member] for member in members if member in records})
+
+
+def share(settings: Settings) -> tuple[int, int]:
+    """The number of this process's share, from 1 on, and how many there are."""
+    if settings.shard is None:
+        return 1, 1
+    rule = "be K/N with K from 1 to N, such as 3/16, or slurm in a job array of SLURM"
+    text = settings.shard
+    try:
+        if text == "slurm":
+            first, count = (int(os.environ[f"SLURM_ARRAY_TASK_{name}"]) for name in ("MIN", "COUNT"))
+            number = int(os.environ["SLURM_ARRAY_TASK_ID"]) - first + 1
+        else:
+            number, count = (int(part) for part in text.split("/"))
+    except (KeyError, ValueError):
+        raise ValueError(f"--shard must {rule}, got {text}") from None
+    checks.require(1 <= number <= count, "--shard", rule, text)
+    return number, count
+
+
+def read_members(job: cli.Job, name: str, members: list[Member]) -> dict[Member, dict[str, Any]]:
+    """The records of those that are finished."""
+    return {member: found for member in members if (found := read_member(job, name, member)) is not None}
 
 
 def train_group(job: cli.Job, name: str, group: list[Member], records: dict[Member, dict[str, Any]]) -> None:
