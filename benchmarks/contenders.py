@@ -1,114 +1,111 @@
-"""The contenders of `benchmarks.epoch`: one model, trained by this library, PyTorch and Keras.
+"""The contenders of `benchmarks.epoch`: a model of three sizes, trained by this library, PyTorch and Keras.
 
-Each is a function from examples and a batch size to a function that trains one epoch and returns its mean loss, in nats
-per example, once the device is idle again. Each imports its framework itself, and runs in a process of its own.
+Each is a function from a size, examples and a batch size to a function that trains one epoch and returns its mean loss,
+in nats per example, once the device is idle again. Each imports its framework itself, and runs in a process of its own.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import cvae
 from benchmarks.rounds import Examples
+from experiments import mnist_quadrants
 
 PIXELS, CLASSES, HIDDEN, LATENTS = 784, 10, 512, 2
-LEARNING_RATE = 1e-3
+LABEL = cvae.Label(CLASSES)
+
+
+class Size(NamedTuple):
+    """A model and how it is trained; `steps` are those of an epoch that is timed."""
+
+    architecture: cvae.Architecture
+    batch_size: int
+    steps: int
+    learning_rate: float = 1e-3
+
+
+RESIDUAL = mnist_quadrants.RESIDUAL  # the default network of that experiment
+SIZES = {
+    "article": Size(cvae.Architecture((28, 28, 1), LABEL, LATENTS, (HIDDEN,)), 50, 1100),
+    "residual": Size(RESIDUAL.architecture, RESIDUAL.training.batch_size, 200, RESIDUAL.training.learning_rate),
+    "convolutional": Size(cvae.Architecture((28, 28, 1), LABEL, 16, (32, 64, 256), body="convolutional"), 100, 20),
+}
 
 Train = Callable[[], float]
 
 
-def epoch_flops(examples: int) -> int:
-    """Floating-point operations of one epoch's matrix products; a multiplication and an addition are two.
-
-        N * sum over layers i -> o of  2 i o (forward) + 2 i o (weights' gradient) + 2 i o (input's gradient)
-
-    The encoder's first layer needs no gradient of its input, so it counts twice and the others three times.
-    """
-    first = (PIXELS + CLASSES) * HIDDEN
-    others = 2 * HIDDEN * LATENTS + (LATENTS + CLASSES) * HIDDEN + HIDDEN * PIXELS
-    return examples * 2 * (2 * first + 3 * others)
-
-
-def cvae_epoch(examples: Examples, batch_size: int) -> Train:
+def cvae_epoch(size: Size, examples: Examples, batch_size: int) -> Train:
     """This library, by the loop over epochs that `cvae.fit` is."""
     import jax
 
     init_key, train_key = jax.random.split(jax.random.key(0))
-    model = cvae.make(cvae.Architecture((28, 28, 1), cvae.Label(CLASSES), LATENTS, (HIDDEN,)))
-    training = cvae.Training(epochs=2**31 - 1, batch_size=batch_size, learning_rate=LEARNING_RATE)
+    model = cvae.make(size.architecture)
+    training = cvae.Training(epochs=2**31 - 1, batch_size=batch_size, learning_rate=size.learning_rate)
     params = jax.jit(model.init)(init_key)
-    epochs = cvae.epochs(model, params, train_key, examples.x, {"label": examples.label}, training)
+    c = {"label": examples.label} if size.architecture.condition == LABEL else {"image": examples.x}
+    epochs = cvae.epochs(model, params, train_key, examples.x, c, training)
     return lambda: next(epochs).history[-1].train.loss
 
 
-def pytorch_epoch(examples: Examples, batch_size: int, *, fused: bool | None = None) -> Train:
-    """A PyTorch training loop: eager, data in memory, losses summed on the device."""
+def pytorch_epoch(size: Size, examples: Examples, batch_size: int, *, compiled: bool = False) -> Train:
+    """A PyTorch training loop with a fused Adam, which is not the default: data in memory, losses summed on the device.
+
+    The article's model reads its batches from a DataLoader, as tutorials do; the others index tensors, which is faster.
+    """
     import torch
-    from torch import nn
-    from torch.nn import functional
     from torch.utils.data import DataLoader, TensorDataset
+
+    from benchmarks import torch_models
 
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     if cuda:
-        # JAX multiplies float32 in TF32 where a GPU has it, PyTorch only with this setting.
+        # JAX multiplies float32 in TF32 where a GPU has it, PyTorch only with these settings.
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(0)
+    model = torch_models.CVAE(size.architecture).to(device, memory_format=torch.channels_last)
+    loss_of = torch.compile(model) if compiled else model
+    optimizer = torch.optim.Adam(model.parameters(), lr=size.learning_rate, fused=True)
+    x, c = torch_models.inputs(size.architecture, examples.x, examples.label)
+    latents, steps = size.architecture.latent_size, len(x) // batch_size
+    if size is SIZES["article"]:
+        loader = DataLoader(TensorDataset(x, c), batch_size=batch_size, shuffle=True, pin_memory=cuda)
+    else:
+        loader = None
+        x, c = x.to(device), c.to(device)
 
-    class CVAE(nn.Module):  # type: ignore[misc, unused-ignore]
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = nn.Linear(PIXELS + CLASSES, HIDDEN)
-            self.mean = nn.Linear(HIDDEN, LATENTS)
-            self.log_var = nn.Linear(HIDDEN, LATENTS)
-            self.decoder = nn.Linear(LATENTS + CLASSES, HIDDEN)
-            self.logits = nn.Linear(HIDDEN, PIXELS)
-            for layer in self.children():
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
-
-        def forward(self, x: Any, c: Any) -> Any:
-            hidden = functional.relu(self.encoder(torch.cat([x, c], dim=1)))
-            mean, log_var = self.mean(hidden), self.log_var(hidden)
-            z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
-            return self.logits(functional.relu(self.decoder(torch.cat([z, c], dim=1)))), mean, log_var
-
-    def loss_of(x: Any, c: Any) -> Any:
-        logits, mean, log_var = model(x, c)
-        cross_entropy = functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
-        kl = 0.5 * torch.sum(mean.square() + log_var.exp() - 1 - log_var)
-        return (cross_entropy + kl) / len(x)
-
-    x = torch.from_numpy(examples.x.reshape(-1, PIXELS).astype(np.float32) / 255)
-    c = functional.one_hot(torch.from_numpy(examples.label).long(), CLASSES).float()
-    loader = DataLoader(TensorDataset(x, c), batch_size=batch_size, shuffle=True, pin_memory=cuda)
-    model = CVAE().to(device)
-    # `fused` is not the default, and takes a third less time for this model's epoch on a CPU.
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=fused)
+    def batches() -> Iterator[Any]:
+        if loader is not None:
+            for x_batch, c_batch in loader:
+                yield x_batch.to(device, non_blocking=True), c_batch.to(device, non_blocking=True)
+            return
+        for rows in torch.randperm(len(x), device=device).split(batch_size):
+            yield x[rows], c[rows]
 
     def train() -> float:
         total = torch.zeros((), device=device)
-        for x, c in loader:
-            loss = loss_of(x.to(device, non_blocking=True), c.to(device, non_blocking=True))
+        for x_batch, c_batch in batches():
+            loss = loss_of(x_batch, c_batch, torch.randn(batch_size, latents, device=device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             total += loss.detach()
         if cuda:
             torch.cuda.synchronize()
-        return float(total) / len(loader)
+        return float(total) / steps
 
     return train
 
 
-def keras_epoch(examples: Examples, batch_size: int) -> Train:
-    """Keras 3 on JAX: a model with its own `compute_loss`, fitted to arrays in memory."""
+def keras_epoch(size: Size, examples: Examples, batch_size: int) -> Train:
+    """Keras 3 on JAX, the article's model alone: a model with its own `compute_loss`, fitted to arrays in memory."""
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
     from keras import layers, ops
@@ -141,7 +138,7 @@ def keras_epoch(examples: Examples, batch_size: int) -> Train:
     x = examples.x.reshape(-1, PIXELS).astype(np.float32) / 255
     c = np.eye(CLASSES, dtype=np.float32)[examples.label]
     model = CVAE()
-    adam = keras.optimizers.Adam(LEARNING_RATE, epsilon=1e-8)
+    adam = keras.optimizers.Adam(size.learning_rate, epsilon=1e-8)
     # Callbacks every ten steps rather than every one: not the default either, and slightly faster.
     model.compile(optimizer=adam, jit_compile=True, steps_per_execution=10)
 
@@ -153,28 +150,12 @@ def keras_epoch(examples: Examples, batch_size: int) -> Train:
     return train
 
 
-EPOCH_OF: dict[str, Callable[[Examples, int], Train]] = {
+EPOCH_OF: dict[str, Callable[[Size, Examples, int], Train]] = {
     "cvae": cvae_epoch,
     "pytorch": pytorch_epoch,
-    "pytorch_fused": partial(pytorch_epoch, fused=True),
+    "pytorch_compiled": partial(pytorch_epoch, compiled=True),
     "keras": keras_epoch,
 }
-
-
-def matmul_rate(repeats: int = 5) -> float:
-    """Floating-point operations per second of a large square float32 product in JAX, the best of several."""
-    import jax
-
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    square = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(lambda a: a @ a).lower(square).compile()
-    product(square).block_until_ready()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        product(square).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return 2 * size**3 / min(seconds)
 
 
 def accelerator(name: str) -> str | None:

@@ -19,7 +19,8 @@ import numpy as np
 
 import cvae
 from benchmarks import rounds
-from benchmarks.contenders import CLASSES, HIDDEN, LATENTS, PIXELS, matmul_rate
+from benchmarks.contenders import CLASSES, HIDDEN, LATENTS, PIXELS
+from benchmarks.floor import matmul_rate
 from benchmarks.rounds import Row
 from cvae.settings import Count
 from experiments.harness.cli import options, protected

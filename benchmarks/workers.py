@@ -19,7 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from benchmarks.contenders import EPOCH_OF, Train, accelerator, epoch_flops, matmul_rate
+from benchmarks import floor
+from benchmarks.contenders import EPOCH_OF, SIZES, Train, accelerator
 from benchmarks.rounds import Examples
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,8 +31,9 @@ def work(name: str, folder: Path) -> None:
     """Answer the parent until it closes the pipe.
 
     The first line names the accelerator. Then `{"batch_size": B}` makes a new model and trains its first epoch, and a
-    line without it trains one more epoch. The answer is the seconds of the epoch and its loss; of the floor, the
-    seconds of its matrix products and the measured FLOP/s.
+    line without it trains one more epoch; `"size"` names the model, else the article's, and `"examples"` is how many
+    of them an epoch has, else all. The answer is the seconds of the epoch and its loss; see `floor.measurement` for
+    the floor's.
     """
     # What frameworks print goes to stderr; stdout is for answers alone.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -45,12 +47,16 @@ def work(name: str, folder: Path) -> None:
     train: Train | None = None
     for line in sys.stdin:
         question = json.loads(line)
-        if name == "floor":
-            rate = matmul_rate()
-            answer(seconds=epoch_flops(len(examples.x)) / rate, flops=rate)
-            continue
         if "batch_size" in question:
-            train = EPOCH_OF[name](examples, question["batch_size"])
+            size, batch_size = SIZES[question.get("size", "article")], question["batch_size"]
+            count = question.get("examples", len(examples.x))
+            if name == "floor":
+                measure = floor.measurement(size.architecture, batch_size, count // batch_size)
+            else:
+                train = EPOCH_OF[name](size, Examples(*(array[:count] for array in examples)), batch_size)
+        if name == "floor":
+            answer(**measure())
+            continue
         assert train is not None
         began = time.perf_counter()
         loss = train()
