@@ -50,18 +50,21 @@ def start(out: Path, epochs: int) -> list[subprocess.Popen[bytes]]:
     run = ["--dataset", "digits", "--smoke", "--epochs", str(epochs), "--save-every", "1", "--no-figures"]
     together = ["--distributed", "--coordinator", address, "--num-processes", "2", "--out", str(out)]
     command = [sys.executable, "-m", "experiments.mnist_label", *run, *together, "--process-id"]
-    environment, quiet = os.environ | {"JAX_PLATFORMS": "cpu"}, subprocess.DEVNULL
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"}
     return [
-        subprocess.Popen([*command, str(number)], cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
+        subprocess.Popen(
+            [*command, str(number)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         for number in range(2)
     ]
 
 
 def finish(processes: list[subprocess.Popen[bytes]]) -> None:
     """Wait for the end of a run, which must be without an error."""
-    codes = [process.wait(600) for process in processes]
+    errors = [process.communicate(timeout=600)[1].decode() for process in processes]
+    codes = [process.returncode for process in processes]
     if any(codes):
-        raise RuntimeError(f"a run ended with codes {codes}")
+        raise RuntimeError(f"a run ended with codes {codes}:\n" + "\n".join(errors))
 
 
 def kill(processes: list[subprocess.Popen[bytes]], victim: int, instant: float) -> float:
@@ -77,7 +80,7 @@ def kill(processes: list[subprocess.Popen[bytes]], victim: int, instant: float) 
         return float("inf")
     finally:
         for process in processes:
-            process.wait()
+            process.communicate()
 
 
 def main(settings: Settings) -> None:
