@@ -49,6 +49,7 @@ def start(out: Path, epochs: int) -> list[subprocess.Popen[bytes]]:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     run = ["--dataset", "digits", "--smoke", "--epochs", str(epochs), "--save-every", "1", "--no-figures"]
     together = ["--distributed", "--coordinator", address, "--num-processes", "2", "--out", str(out)]
+    together += ["--coordinator-timeout", "45"]  # for one that is killed before it has connected
     command = [sys.executable, "-m", "experiments.mnist_label", *run, *together, "--process-id"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"}
     return [
