@@ -104,6 +104,7 @@ class Column:
             self._require_all(exact, rule, values)
         if self.kind == "positive":
             rule = f"hold numbers above 0 by {SMALLEST:g} at least"
+            rule += "" if self.point_mass is None else f", or {self.point_mass:g}"
             rule += "" if self.role == "exposure" else f" (or be real, {self._option('real')})"
             at_mass = numbers == (self.point_mass if self.point_mass is not None else math.inf)
             self._require_all((numbers >= SMALLEST) | at_mass, rule, values)

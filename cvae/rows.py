@@ -65,7 +65,7 @@ def examples(
     if not architecture.likelihood.spec(architecture.event_shape).missing and np.isnan(array).any():
         row, number = np.argwhere(np.isnan(array))[0]
         rule = (
-            "hold no missing cell (the table that the model was fitted to had none: fit it again with --hide-prob 0.2)"
+            "hold no missing cell (the table that the model was fitted to had none: fit it again with --hide-prob 0.1)"
         )
         checks.require(False, f"column {schema.modelled[number].name!r}", rule, f"one at row {row}")
     return array, c

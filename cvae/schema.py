@@ -100,11 +100,13 @@ class Schema:
         The table is anything that `read_table` reads. Its columns may come in any order, and may be more.
 
         Raises:
-            ValueError: a column is absent, or holds values of another kind; a condition that is not optional is
-                missing in a row.
+            ValueError: a column holds values of another kind; one that is no optional condition is absent, or such a
+                condition missing in a row.
         """
         table = self.read(table)
         wanted = self.conditions if only_conditions else self.modelled + self.conditions
+        optional = [column.name for column in wanted if column.role == "optional condition"]
+        table = table.with_columns(pl.lit(None).alias(name) for name in optional if name not in table.columns)
         known = set(table.columns)
         absent = [column.name for column in wanted if column.name not in known]
         rule = f"have the columns {[column.name for column in wanted]}"
@@ -154,7 +156,7 @@ class Schema:
 def _condition_values(column: Column, values: np.ndarray) -> np.ndarray:
     """The values of a column as its condition takes them: [N] for labels and exposures, else [N, 1]."""
     missing = np.isnan(values)
-    rule = "be known in every row (or be an optional condition)"
+    rule = "be known in every row" + " (or be an optional condition)" * (column.role == "condition")
     known = column.role == "optional condition" or not missing.any()
     checks.require(known, f"{column.role} {column.name!r}", rule, f"a missing value at row {int(missing.argmax())}")
     if column.role == "exposure":

@@ -224,7 +224,7 @@ def counterfactual(
     progress: bool = False,
     **named: Any,
 ) -> Rows:
-    """What the rows would be under other conditions, with the same z; see `generation.counterfactual`.
+    """What the rows would be under other conditions, with latents as unusual; see `generation.counterfactual`.
 
     Conditions are given as to `generate`; those that are not given stay as they are in x.
 

@@ -108,7 +108,7 @@ class Impute(OfFile):
 
 @setting
 class Counterfactual(OfFile):
-    """What the rows would be under another condition, with the same z."""
+    """What the rows would be under another condition, each as unusual in its latents as it is now."""
 
     changes: Annotated[Assignments, tyro.conf.arg(name="set")] = field(default=(), kw_only=True)
     """NAME=VALUE, such as sex=female; may be repeated; the other conditions stay as they are"""
@@ -149,7 +149,7 @@ def execute(settings: Any) -> Path:
         files.check_kind(architecture, source)
     if isinstance(settings, Impute):
         hint = " (images are completed by generate --given, after a fit with --condition image=MASK)"
-        rule = "be fitted to data with missing cells, or with --hide-prob 0.2, to fill in others"
+        rule = "be fitted to data with missing cells, or with --hide-prob 0.1, to fill in others"
         rule += hint * (len(architecture.event_shape) == 3)
         holds = isinstance(architecture.likelihood, cvae.Missing)
         checks.require(holds, str(settings.run), rule, "a model of data without")
@@ -220,6 +220,8 @@ def _usual_out(settings: Settings, architecture: Architecture, recorded: files.R
         suffix = ".npz"
     else:
         suffix = outputs.FOLDER if isinstance(settings, Generate | Counterfactual) else ".csv"
+    if isinstance(settings, Predict):
+        command = f"{command}_{settings.column}"
     if source is not None:
         command = f"{source.resolve().name if source.is_dir() else source.stem}_{command}"
     name = command.replace(".", "_") if suffix == outputs.FOLDER else command  # what follows a point is a suffix
@@ -298,6 +300,7 @@ def generate(settings: Generate, out: Path, model: cvae.CVAE, params: Any, key: 
     given: dict[str, Any] = dict(assignments("--condition", settings.condition, architecture.condition.spec))
     conditions, count = _typed(architecture, given), settings.count
     if settings.given is not None:
+        checks.require(settings.count == Generate.count, "--count", "be left out with --given", settings.count)
         recorded = files.Recorded.of(settings.run)
         held = files.read_conditions(architecture, settings.given, given, recorded=recorded, seed=settings.seed)
         conditions, count = conditions | dict(held.c), len(next(iter(held.c.values())))
@@ -354,7 +357,16 @@ def impute(settings: Impute, out: Path, model: cvae.CVAE, params: Any, key: Any,
     print(outputs.preview(done.cells))
     effective = np.asarray(done.cells["effective_samples"])
     print(f"\n{np.nanmean(effective):.0f} of {settings.samples} samples effective, at least {np.nanmin(effective):.0f}")
-    print("rows with their missing cells filled in: " + ", ".join(map(str, written)))
+    for name, cells in _missing_conditions(model, data).items():
+        print(f"{cells} cells of the condition {name} are missing, and stay so")
+    print("rows with the missing cells of modelled columns filled in: " + ", ".join(map(str, written)))
+
+
+def _missing_conditions(model: cvae.CVAE, data: files.Examples) -> dict[str, int]:
+    """How many cells are missing of each condition of a table."""
+    schema = model.architecture.schema if model.architecture else None
+    names = [] if schema is None else [column.name for column in schema.conditions if column.name in data.x.columns]
+    return {name: count for name in names if (count := data.x[name].null_count()) > 0}
 
 
 def counterfactual(

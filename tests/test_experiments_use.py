@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 import cvae
 from cvae import runs, schema
@@ -133,7 +134,7 @@ def test_counterfactual(folder):
 def test_predict(folder):
     pl.read_csv(folder / "birds.csv").drop("sex").write_csv(folder / "unsexed.csv")
     result = run(folder, "predict", folder / "unsexed.csv", "sex", "--samples", 20)
-    found = pl.read_csv(folder / "run" / "use" / "unsexed_predict.csv")
+    found = pl.read_csv(folder / "run" / "use" / "unsexed_predict_sex.csv")
     assert (found["predicted"] == table().head(50)["sex"]).mean() > 0.95
     np.testing.assert_allclose(found["probability_female"] + found["probability_male"], 1, rtol=1e-5)
     assert "predicted: female" in result.stdout
@@ -223,12 +224,14 @@ def test_digits(tmp_path):
         assert result.returncode == 0, result.stderr
     drawn = np.load(tmp_path / "threes.npz")
     assert set(drawn["label"]) == {3}
-    assert (tmp_path / "threes.png").read_bytes().startswith(b"\x89PNG")
+    picture = np.asarray(Image.open(tmp_path / "threes.png"))
+    first = picture[28:140, 28:140].reshape(8, 14, 8, 14).mean(axis=(1, 3))  # enlarged 14 times, after a gap of two
+    assert np.corrcoef(first.ravel(), drawn["x"][0].ravel())[0, 1] > 0.8
     images = np.rint(255 * drawn["x"][..., 0]).astype(np.uint8) // 2
     np.savez(tmp_path / "some.npz", images=images, label=np.arange(12) % 10)
     result = call(use, "predict", folder, str(tmp_path / "some.npz"), "label", "--samples", "2")
     assert result.returncode == 0, result.stderr
-    found = np.load(tmp_path / "run" / "use" / "some_predict.npz")
+    found = np.load(tmp_path / "run" / "use" / "some_predict_label.npz")
     np.testing.assert_allclose(found["probability"].sum(axis=1), 1, rtol=1e-6)
     result = call(use, "counterfactual", folder, str(tmp_path / "some.npz"), "--set", "label=1")
     assert result.returncode == 0, result.stderr

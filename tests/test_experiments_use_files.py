@@ -88,7 +88,7 @@ SCORES = {"part": (WORDS, EACH)} | {
     name: (FLOATS, EACH) for name in ("log_likelihood", "standard_error", "effective_samples")
 }
 NAMED = {"file": (WORDS, EACH)}
-WITHOUT = "must be fitted to data with missing cells, or with --hide-prob 0.2, to fill in others (images are completed"
+WITHOUT = "must be fitted to data with missing cells, or with --hide-prob 0.1, to fill in others (images are completed"
 # The options of every command, and what it writes: the file, and the names, kinds and shapes in it; or its refusal.
 WRITTEN = {
     "table.csv": {
@@ -102,7 +102,7 @@ WRITTEN = {
         "counterfactual --set species=bee": (
             "table_counterfactual.csv", {"species": (WORDS, EACH), "age": (FLOATS, EACH), "length": (FLOATS, EACH)}
         ),
-        "predict species": ("table_predict.csv", {
+        "predict species": ("table_predict_species.csv", {
             "part": (WORDS, EACH), "predicted": (WORDS, EACH),
             "probability_ant": (FLOATS, EACH), "probability_bee": (FLOATS, EACH),
         }),
@@ -117,7 +117,7 @@ WRITTEN = {
         "counterfactual --set kind=1": ("arrays_counterfactual.npz", {
             "pixels": (BYTES, (SIZE, *SHAPE)), "kind": (INTS, EACH), "age": (FLOATS, EACH)
         }),
-        "predict kind": ("arrays_predict.npz", {
+        "predict kind": ("arrays_predict_kind.npz", {
             "part": (WORDS, EACH), "predicted": (INTS, EACH), "probability": (FLOATS, (SIZE, 2))
         }),
     },
@@ -140,7 +140,7 @@ WRITTEN = {
             "pixels": (BYTES, (SIZE, *SHAPE, 1)), "site": (WORDS, EACH), "file": (WORDS, EACH),
             "species": (WORDS, EACH), "age": (FLOATS, EACH),
         }),
-        "predict species": ("images_predict.csv", NAMED | {
+        "predict species": ("images_predict_species.csv", NAMED | {
             "part": (WORDS, EACH), "predicted": (WORDS, EACH),
             "probability_ant": (FLOATS, EACH), "probability_bee": (FLOATS, EACH),
         }),
@@ -188,7 +188,7 @@ def test_the_commands_that_a_fit_prints_can_be_called_as_they_are(file, fitted):
 def test_the_summary_is_of_the_test_part_where_the_file_is_that_of_the_fit(fitted):
     folder, _ = fitted
     result = command(folder, "predict", "runs/images", "images", "species")
-    found = pl.read_csv(folder / "runs/images/use/images_predict.csv")
+    found = pl.read_csv(folder / "runs/images/use/images_predict_species.csv")
     truth = pl.read_csv(folder / "images/labels.csv")["species"]
     right = (found["predicted"] == truth).filter(found["part"] == "test").mean()
     assert f"; {right:.1%} of the 4 known values of the test part" in result.stdout
@@ -291,7 +291,7 @@ def test_labels_of_any_type_are_known_values(fitted):
     for dtype in (int, float, bool):
         np.savez(folder / "typed.npz", **arrays | {"kind": arrays["kind"].astype(dtype)})
         result = command(folder, "predict", "runs/arrays.npz", "typed.npz", "kind")
-        predicted = np.load(folder / "runs/arrays.npz/use/typed_predict.npz")["predicted"]
+        predicted = np.load(folder / "runs/arrays.npz/use/typed_predict_kind.npz")["predicted"]
         assert f"{(predicted == arrays['kind']).mean():.1%} of the 39 known values\n" in result.stdout
     shutil.copytree(folder / "images", folder / "images.v2", dirs_exist_ok=True)
     assert command(folder, "counterfactual", "runs/images", "images.v2", "--set", "age=2").returncode == 0

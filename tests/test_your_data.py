@@ -99,12 +99,12 @@ def test_every_command_writes_its_file(page):
     names = {path.name for path in (folder / "runs" / "fit_diamonds" / "use").iterdir()}
     assert names == {
         "generate.csv", "diamonds_encode.csv", "diamonds_score.csv", "diamonds_impute.csv", "diamonds_impute_cells.csv",
-        "diamonds_counterfactual.csv", "diamonds_predict.csv",
+        "diamonds_counterfactual.csv", "diamonds_predict_cut.csv",
     }  # fmt: skip
     assert (folder / "sevens.png").stat().st_size > 0
     names = {path.name for path in (folder / "runs" / "fit_images" / "use").iterdir()}
     assert names == {
-        "generate", "images_counterfactual", "images_encode.csv", "images_score.csv", "images_predict.csv"
+        "generate", "images_counterfactual", "images_encode.csv", "images_score.csv", "images_predict_species.csv"
     }  # fmt: skip
     assert "the least probable rows" in printed["experiments.use score"]
 

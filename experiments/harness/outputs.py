@@ -170,11 +170,11 @@ def _write_folder(path: Path, rows: Folder) -> None:
 
 
 def write_images(path: Path, images: np.ndarray) -> None:
-    """A PNG of images [N, H, W, 1], ten to a row; the last row is filled up with white."""
+    """A PNG of images [N, H, W, 1], ten to a row, 1 is white; the last row is filled up with white."""
     columns = min(COLUMNS, len(images))
-    empty = np.zeros((-len(images) % columns, *images.shape[1:]))
+    empty = np.ones((-len(images) % columns, *images.shape[1:]))
     tiles = np.concatenate([images, empty]).reshape(-1, columns, *images.shape[1:])
-    plotting.write(path, tiles)
+    plotting.write(path, 1 - tiles)  # which has ink dark
 
 
 # What is printed

@@ -188,8 +188,9 @@ class Run:
         folder = self.out / "figures"
         for name, figure in figures:
             plotting.save(figure, folder / f"{self.config.dataset}_{name}")
-        print(f"\n{time.perf_counter() - self.began:.0f} s; figures in {folder}:")
-        print("\n".join(f"  {path.name}" for path in sorted(folder.glob("*.png"))))
+        drawn = sorted(path.name for path in folder.glob("*.png"))
+        what = "no figures" if not drawn else f"figures in {folder}:"
+        print("\n".join([f"\n{time.perf_counter() - self.began:.0f} s; {what}", *(f"  {name}" for name in drawn)]))
 
     def write_summary(self, **results: Any) -> dict[str, Any]:
         """Write `summary.json`: the results, notes, settings, and where they come from; returns it."""
