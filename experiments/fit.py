@@ -184,7 +184,19 @@ def evaluate(job: harness.Job) -> dict[str, Any]:
     if type(data.likelihood) in (cvae.CategoricalPixels, cvae.DiscretizedLogistic):
         bits = math.prod(data.event_shape) * math.log(2)
         test["bits_per_dimension"] = evaluation.Estimate(*(part / bits for part in test["log_likelihood"]))
-    return {name: test | {"proposal": settings.proposal, "baselines": baselines_of(data)}}
+    test["baselines"] = baselines_of(data)
+    job.run.notes += note_on_baselines(test)
+    return {name: test | {"proposal": settings.proposal}}
+
+
+def note_on_baselines(test: dict[str, Any]) -> list[str]:
+    """A note if a baseline is as good as the model."""
+    for name, baseline in test["baselines"].items():
+        if baseline.value >= test["log_likelihood"].value:
+            return [
+                f"the {BASELINES[name]} baseline, which needs no network, is as good as this model: it is of no use"
+            ]
+    return []
 
 
 def baselines_of(data: UserData) -> dict[str, evaluation.Estimate]:
@@ -252,7 +264,7 @@ def table(summary: dict[str, Any]) -> str:
     return f"{summary['dataset']}, {counts}; {summary['unit']}\n\n{tables.by_model(rows, {name: record})}"
 
 
-def next_steps(out: Path, file: Path, data: UserData) -> str:
+def next_steps(out: Path, file: Path, data: UserData, imputes: bool) -> str:
     """Commands that use a fitted model, with conditions that the training part has."""
     values = [f"{name}={value}" for name, value in _usual_values(data).items()]
     mean = ["--mean"] * _is_grey(data)  # draws are black and white
@@ -261,7 +273,7 @@ def next_steps(out: Path, file: Path, data: UserData) -> str:
     else:
         options = [part for value in values for part in ("--condition", value)]
         commands = [["generate", str(out), "--count", "10", *options, *mean]]
-    of_file = ["score", "encode"] + ["impute"] * isinstance(data.likelihood, cvae.Missing)
+    of_file = ["score", "encode"] + ["impute"] * imputes
     commands += [[command, str(out), str(file)] for command in of_file]
     commands += [["counterfactual", str(out), str(file), "--set", value, *mean] for value in values[:1]]
     commands += [["predict", str(out), str(file), name] for name in list(labels_of(data.condition))[:1]]
@@ -311,7 +323,8 @@ def main() -> Path:
         print(f"{user_tables.describe(data.schema)}\n")
     print("".join(f"{note}\n" for note in data.notes), end="", flush=True)
     out = cli.execute(dataclasses.replace(EXPERIMENT, load=lambda _: data), settings)
-    print(f"\n{next_steps(out, settings.data, data)}")
+    imputes = isinstance(data.likelihood, cvae.Missing) or settings.training.hide_prob > 0
+    print(f"\n{next_steps(out, settings.data, data, imputes)}")
     return out
 
 

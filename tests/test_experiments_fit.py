@@ -243,6 +243,14 @@ def test_a_model_of_a_table_takes_its_own_frames(people):
     assert any("cells are missing" in note for note in summary["notes"])
 
 
+def test_a_model_that_a_baseline_equals_gets_a_note():
+    test = {name: cvae.evaluation.Estimate(value, 0.1) for name, value in (("log_likelihood", -3.0), ("x", 0.0))}
+    better, worse = (cvae.evaluation.Estimate(value, 0.1) for value in (-2.9, -3.1))
+    assert fit.note_on_baselines(test | {"baselines": {"independent": worse}}) == []
+    (note,) = fit.note_on_baselines(test | {"baselines": {"independent": worse, "gaussian": better}})
+    assert note.startswith("the linear Gaussian baseline, which needs no network, is as good as this model")
+
+
 def test_baselines_stand_beside_the_result_of_a_table(people, capsys):
     call(people, *SMALL, "--epochs", "2")
     printed = capsys.readouterr().out
