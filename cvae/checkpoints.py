@@ -64,11 +64,7 @@ class Checkpointer:
             multiprocessing_options=_alone(),
             create=False,
             # Orbax calls this before it renames the folder: a checkpoint never appears without its digests.
-            async_options=ocp.AsyncOptions(
-                post_finalization_callback=self._sign,
-                # Of several processes one alone may not wait for a folder that it creates in the background.
-                create_directories_asynchronously=jax.process_count() == 1,
-            ),
+            async_options=_waiting_for_none(post_finalization_callback=self._sign),
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         alone = _alone()
@@ -183,7 +179,8 @@ def save_tree(folder: Path, tree: Any) -> None:
     new, old = _siblings(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+        options = {"multiprocessing_options": _alone(), "async_options": _waiting_for_none()}
+        with ocp.StandardCheckpointer(**options) as checkpointer:
             checkpointer.save(new.absolute(), _to_host(tree), force=True)
             checkpointer.wait_until_finished()
         _write_manifest(new)
@@ -279,6 +276,11 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"process_{number}"
     )
+
+
+def _waiting_for_none(**options: Any) -> ocp.AsyncOptions:
+    """Orbax's options by which it makes folders at once where there are several processes, whose signals it awaited."""
+    return ocp.AsyncOptions(create_directories_asynchronously=jax.process_count() == 1, **options)
 
 
 def _targets(like: Any) -> Any:

@@ -106,7 +106,8 @@ class Run:
         best = params if how.patience is not None else None
         start = fitting.Progress(state, best, [], how)
         progress = self.train(name, epochs, start, runs.fingerprint((train, validation, parts)))
-        runs.save_params(self.out, name, progress.result)
+        if processes.is_first():
+            runs.save_params(self.out, name, progress.result)
         notes = fitting.notes_on(progress.history)
         self.notes += [f"{name}: {note}" for note in notes]
         return Trained(model, progress.result, progress.history, notes)
@@ -158,6 +159,8 @@ class Run:
         return epoch % every == 0 if every else time.monotonic() - saved >= SECONDS
 
     def _save(self, checkpointer: Any, progress: fitting.Progress, facts: dict[str, Any]) -> None:
+        if not processes.is_first():
+            return
         record = {"facts": facts, "history": runs.history_to_json(progress.history)}
         last = progress.history[-1].validation or progress.history[-1].train
         loss = float(np.mean(last.loss))  # of members side by side, their mean
