@@ -192,7 +192,7 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: `$CVAE_CACHE_DIR`, else `$XDG_CACHE_HOME/cvae`, else `~/.cache/cvae`."""
+    """The folder of all caches: `$CVAE_CACHE_DIR`, else `$XDG_CACHE_HOME/cvae`, else `~/.cache/cvae`."""
     cache = os.environ.get("CVAE_CACHE_DIR") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "cvae")
     return Path(os.path.expanduser(cache))
 
