@@ -64,7 +64,7 @@ class Checkpointer:
             multiprocessing_options=_alone(),
             create=False,
             # Orbax calls this before it renames the folder: a checkpoint never appears without its digests.
-            async_options=_waiting_for_none(post_finalization_callback=self._sign),
+            async_options=_in_background(post_finalization_callback=self._sign),
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         alone = _alone()
@@ -179,7 +179,7 @@ def save_tree(folder: Path, tree: Any) -> None:
     new, old = _siblings(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        options = {"multiprocessing_options": _alone(), "async_options": _waiting_for_none()}
+        options = {"multiprocessing_options": _alone(), "async_options": _in_background()}
         with ocp.StandardCheckpointer(**options) as checkpointer:
             checkpointer.save(new.absolute(), _to_host(tree), force=True)
             checkpointer.wait_until_finished()
@@ -278,8 +278,12 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def _waiting_for_none(**options: Any) -> ocp.AsyncOptions:
-    """Orbax's options by which it makes folders at once where there are several processes, whose signals it awaited."""
+def _in_background(**options: Any) -> ocp.AsyncOptions:
+    """Orbax's options of saving in the background.
+
+    Where there are several processes, folders are made at once: made in the background, they are announced by signals
+    that all processes share, and one may wait for ever for what another has read.
+    """
     return ocp.AsyncOptions(create_directories_asynchronously=jax.process_count() == 1, **options)
 
 

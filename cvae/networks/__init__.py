@@ -11,6 +11,6 @@ from cvae.networks.mlp import MLP, ResidualMLP
 
 BODIES: dict[str, type[Body]] = {"mlp": MLP, "residual": ResidualMLP, "convolutional": Convolutional}
 
-__all__ = ["BODIES", "Body", "Network", "Params", "Part", "decoder", "encoder", "guess",
-    "native_convolutions", "prior",
+__all__ = [
+    "BODIES", "Body", "Network", "Params", "Part", "decoder", "encoder", "guess", "native_convolutions", "prior",
 ]  # fmt: skip

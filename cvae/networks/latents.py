@@ -118,10 +118,8 @@ def _gaussian(body: type[Body], part: Part) -> Network:
     With a prior of several layers, it is parametrised relative to it, m_p + m and log s_p + log s, layer by layer.
     """
     architecture = part.architecture
-    network, layers = (
-        functional(lambda rngs: Gaussian(body, part, rngs), architecture.precision),
-        architecture.latent_layers,
-    )
+    network = functional(lambda rngs: Gaussian(body, part, rngs), architecture.precision)
+    layers = architecture.latent_layers
 
     def layer(state: tuple[Params, Array, Ladder | None], number: int, above: Array) -> Normal:
         params, hidden, base = state

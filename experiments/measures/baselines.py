@@ -74,15 +74,15 @@ def linear_gaussian(
 
 def _without_point_masses(rows: np.ndarray, columns: Sequence[Column]) -> tuple[np.ndarray, list[Column]]:
     """Columns with a point mass as two: whether a cell equals it, and the others, missing where one does."""
-    rows, kept, added = np.array(rows, np.float64), list(columns), []
+    rows, split, added = np.array(rows, np.float64), list(columns), []
     for k, column in enumerate(columns):
         if column.point_mass is not None:
             at_mass = np.where(np.isnan(rows[:, k]), np.nan, rows[:, k] == column.point_mass)
             rows[at_mass == 1, k] = np.nan
             rows = np.column_stack([rows, at_mass])
-            kept[k] = replace(column, point_mass=None)
+            split[k] = replace(column, point_mass=None)
             added.append(Column(column.name, "binary", categories=("other", "point mass")))
-    return rows, kept + added
+    return rows, split + added
 
 
 def _on_line(values: np.ndarray, column: Column) -> np.ndarray:
