@@ -364,15 +364,15 @@ def test_help_names_the_command_and_its_options(name, monkeypatch):
 # Compiled programs
 
 
-def test_compiled_programs_are_kept_where_they_can_be(monkeypatch, tmp_path):
-    kept = {}
-    monkeypatch.setattr("jax.config.update", lambda name, value: kept.update({name: value}))
+def test_compiled_programs_are_cached_where_a_folder_can_be_made(monkeypatch, tmp_path):
+    options = {}
+    monkeypatch.setattr("jax.config.update", lambda name, value: options.update({name: value}))
     enable_cache(tmp_path / "programs")
-    assert not kept  # the environment names a folder: so does the suite's
+    assert not options  # the environment names a folder: so does the suite's
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     enable_cache(tmp_path / "programs")
-    assert kept["jax_compilation_cache_dir"] == str(tmp_path / "programs")
-    kept.clear()
+    assert options["jax_compilation_cache_dir"] == str(tmp_path / "programs")
+    options.clear()
     (tmp_path / "file").touch()
     enable_cache(tmp_path / "file" / "programs")
-    assert not kept
+    assert not options

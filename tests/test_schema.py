@@ -163,8 +163,8 @@ def test_a_value_that_many_rows_share_at_an_end_of_the_range_has_a_probability_o
     # Neither a few rows, nor the middle of the range.
     assert infer(table[51:], kinds={"income": "real"}).column("income").point_mass is None
     assert infer(table.with_columns(income=np.where(income == 0, 3000, income))).column("income").point_mass is None
-    asked = infer(table, kinds={"income": "positive"}).column("income")
-    assert (asked.kind, asked.point_mass) == ("positive", 0)
+    requested = infer(table, kinds={"income": "positive"}).column("income")
+    assert (requested.kind, requested.point_mass) == ("positive", 0)
 
 
 def test_a_condition_that_never_varies_is_left_out_with_a_note():

@@ -2,11 +2,13 @@
 
 import ast
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from tests.stress import fuzz, kills, mutations, properties
+from cvae.schema import infer
+from tests.stress import fuzz, kills, large_table, mutations, properties
 from tests.stress.record import ROOT
 
 
@@ -82,3 +84,12 @@ tests/test_properties.py::test_means:
         "test_encode[a b]": {"passed": 990, "failed": 3},
         "test_means": {"passed": 1000, "failed": 0},
     }
+
+
+def test_the_large_table_has_the_columns_that_it_says():
+    table = large_table.table(4000, 0)
+    kinds = Counter(column.kind for column in infer(table, conditions=("c29",)).columns)
+    assert kinds == {"real": 14, "positive": 6, "count": 4, "binary": 3, "categorical": 3}
+    shares = [series.null_count() / 4000 for series in table]
+    assert shares[-1] == 0
+    assert abs(np.mean(shares[:-1]) - large_table.MISSING) < 0.005

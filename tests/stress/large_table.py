@@ -63,10 +63,8 @@ def table(rows: int, seed: int) -> pl.DataFrame:
             values = np.where(rng.random(rows) < 1 / (1 + np.exp(-2 * signal)), "yes", "no")
         else:
             values = np.array(["red", "green", "blue", "black"])[np.digitize(signal, [-0.7, 0.0, 0.7])]
-        there = rng.random(rows) >= MISSING if k < 29 else True  # the last is a condition
-        columns[f"c{k}"] = (
-            pl.Series(values).to_frame("v").select(pl.when(pl.Series(np.broadcast_to(there, rows))).then("v"))["v"]
-        )
+        missing = rng.random(rows) < (MISSING if k < 29 else 0)  # the last is a condition
+        columns[f"c{k}"] = pl.Series(values).set(pl.Series(missing), None)
     return pl.DataFrame(columns)
 
 
