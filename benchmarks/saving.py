@@ -28,7 +28,7 @@ from pydantic import Field
 import cvae
 from benchmarks import rounds
 from cvae.checkpoints import Checkpointer
-from cvae.fitting import Progress
+from cvae.loop import Progress
 from cvae.runs import history_to_json
 from cvae.settings import Count
 from experiments.harness.cli import options, protected

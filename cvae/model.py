@@ -6,7 +6,7 @@ arrays. What is done with the four functions lives in other modules: objectives,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from cvae.conditions import Conditions, Features, FeatureSizes
 from cvae.config import Architecture
 from cvae.distributions import Distribution, Latents, Masked, Normal
 from cvae.networks import Params
+from cvae.streamed import Streamed, on_disk
 
 
 class CVAE(NamedTuple):
@@ -170,10 +171,31 @@ def check_examples(architecture: Architecture | None, x: Any, c: Any) -> tuple[A
         checks.require(c is None or len(c) == 0, "c", "be {} or None beside a table, which holds it", checks.shown(c))
         x, c = architecture.schema.encode(x)
     spec, specs = architecture.likelihood.spec(architecture.event_shape), architecture.condition.spec
+    if isinstance(c, Mapping) and on_disk(x, c):
+        return _checked_on_disk(x, c, spec, specs)
     batch = spec.check("x", x)
     checks.arrays("c", c, specs, batch)
     x = checks.binary("x", x, spec)
     return x, {name: checks.binary(f"c[{name!r}]", c[name], entry) for name, entry in specs.items()}
+
+
+def _checked_on_disk(x: Any, c: Mapping[str, Any], spec: Spec, specs: Mapping[str, Spec]) -> tuple[Any, Conditions]:
+    """The same for arrays on disk: some rows are checked now, the others when they are read."""
+
+    def sample(values: Any) -> Any:
+        return values.sample() if isinstance(values, Streamed) else values
+
+    spec.check("x", sample(x))
+    checks.arrays("c", {name: sample(values)[:1] for name, values in c.items()}, specs)
+    for name, values in c.items():
+        rule = f"hold one entry per example of x, {len(x)}"
+        checks.require(len(values) == len(x), f"c[{name!r}]", rule, len(values))
+        specs[name].check(f"c[{name!r}]", sample(values))
+
+    def checked(name: str, values: Any, spec: Spec) -> Any:
+        return values.checked(name, spec) if isinstance(values, Streamed) else values
+
+    return checked("x", x, spec), {name: checked(f"c[{name!r}]", values, specs[name]) for name, values in c.items()}
 
 
 def as_floats(architecture: Architecture | None, x: Any, c: Any) -> tuple[Any, Conditions]:

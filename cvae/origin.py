@@ -9,8 +9,9 @@ import numpy as np
 
 from cvae.checks import Spec, arrays
 from cvae.conditions import Conditions
-from cvae.model import CVAE, as_floats, from_architecture, is_made
+from cvae.model import CVAE, from_architecture, is_made
 from cvae.settings import replace
+from cvae.streamed import by_rows
 
 
 def at_origin(model: CVAE, x: Any, c: Conditions) -> tuple[CVAE, Any, Conditions]:
@@ -24,14 +25,13 @@ def at_origin(model: CVAE, x: Any, c: Conditions) -> tuple[CVAE, Any, Conditions
     assert model.architecture is not None
     likelihood, condition = model.architecture.likelihood, model.architecture.condition
     origins = condition.origin
+    spec, specs = likelihood.spec(model.architecture.event_shape), condition.spec
     if likelihood.origin is None and not origins:
-        spec, specs = likelihood.spec(model.architecture.event_shape), condition.spec
-        return model, _within_32_bits(x, spec), {name: _within_32_bits(c[name], each) for name, each in specs.items()}
-    x, c = as_floats(model.architecture, x, c)
+        within = {name: by_rows(_within_32_bits, c[name], each) for name, each in specs.items()}
+        return model, by_rows(_within_32_bits, x, spec), within
     moved = replace(model.architecture, likelihood=likelihood.at_origin(), condition=condition.at_origin())
-    if likelihood.origin is not None:
-        x = _subtract(x, likelihood.origin)
-    c = {name: _subtract(value, origins[name]) if name in origins else value for name, value in c.items()}
+    x = by_rows(_moved, x, spec, likelihood.origin)
+    c = {name: by_rows(_moved, c[name], each, origins.get(name)) for name, each in specs.items()}
     return from_architecture(moved, model.latent_mask), x, c
 
 
@@ -60,6 +60,11 @@ def _within_32_bits(values: Any, spec: Spec) -> Any:
     """Integers of 64 bits as floats, because a device would silently drop their upper 32 bits; labels are small."""
     wide = spec.kind != "integer" and values.dtype.kind in "iu" and values.dtype.itemsize > 4
     return spec.cast(values) if wide else values
+
+
+def _moved(values: Any, spec: Spec, origin: tuple[float, ...] | None) -> Any:
+    values = spec.cast(values)
+    return values if origin is None else _subtract(values, origin)
 
 
 def _subtract(values: Any, origin: tuple[float, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from cvae.fitting import Epoch
+    from cvae.loop import Epoch, Progress
 
 INTERVAL = 0.5  # seconds between refreshes; a notebook stores every one
 
@@ -31,13 +32,25 @@ class Bar:
         while not self._compiled.wait(INTERVAL):
             self._bar.set_postfix_str(f"compiling, {time.monotonic() - self._began:.0f} s", refresh=True)
 
+    def show(self, progress: Progress) -> None:
+        """Advance to where a fit has come, with the losses of the epoch."""
+        self._compiled.set()
+        part = progress.part
+        if part is None:
+            self.epoch(progress.history[-1])
+            return
+        self._bar.set_postfix_str(f"loss {np.mean(part.means.loss):.2f}", refresh=False)
+        self._bar.n = math.floor(100 * progress.epochs) / 100
+        self._bar.update(0)
+
     def epoch(self, epoch: Epoch) -> None:
         """Advance by an epoch, with its losses."""
         self._compiled.set()
         text = f"loss {np.mean(epoch.train.loss):.2f}"  # of members side by side, their mean
         text += f", validation {epoch.validation.loss:.2f}" if epoch.validation else ""
         self._bar.set_postfix_str(f"{text}, {epoch.examples_per_second:,.0f} ex/s", refresh=False)
-        self._bar.update()
+        self._bar.n = math.floor(self._bar.n) + 1
+        self._bar.update(0)
 
     def __enter__(self) -> Bar:
         return self

@@ -32,10 +32,11 @@ import numpy as np
 
 from cvae import checkpoints, checks, locks
 from cvae.config import Architecture, Config
-from cvae.fitting import Epoch
+from cvae.loop import Epoch, Part
 from cvae.model import CVAE, dtype_of, make, masked
 from cvae.networks import Params
 from cvae.settings import from_json, replace, to_json
+from cvae.streamed import Streamed
 from cvae.training import Metrics
 
 PARTS = (  # all that a run leaves
@@ -262,6 +263,16 @@ def history_to_json(history: list[Epoch]) -> list[dict[str, Any]]:
     return [_plain(epoch) for epoch in history]
 
 
+def part_to_json(part: Part | None) -> dict[str, Any] | None:
+    """An epoch that is not finished as plain data."""
+    return part and _plain(part)
+
+
+def part_from_json(data: Any) -> Part | None:
+    """The inverse of `part_to_json`, to the bit."""
+    return data and Part(**{**data, "sums": Metrics(**data["sums"])})
+
+
 def history_from_json(data: Any) -> list[Epoch]:
     """The inverse of `history_to_json`, to the bit; of members side by side, metrics are lists.
 
@@ -328,11 +339,12 @@ def provenance() -> dict[str, Any]:
 
 
 def fingerprint(tree: Any) -> str:
-    """The SHA-256 of a tree of arrays: of their names, shapes, dtypes and bytes."""
+    """The SHA-256 of a tree of arrays: of their names, shapes, dtypes and bytes; of those on disk, of a sample."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        values = np.asarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {values.shape} {values.dtype}".encode())
+        values = leaf.sample() if isinstance(leaf, Streamed) else np.asarray(leaf)
+        shape = np.shape(leaf)
+        total.update(f"{jax.tree_util.keystr(path)} {shape} {values.dtype}".encode())
         total.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 

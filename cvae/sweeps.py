@@ -21,11 +21,13 @@ from jax import Array
 from cvae import checks
 from cvae.config import Sweep, Training
 from cvae.devices import MEMBER
-from cvae.fitting import Fitted, Progress, begin, check_resumed, epochs, iterate, notes_on, prepare, steps_per_call
+from cvae.fitting import Fitted, epochs, prepare
 from cvae.keys import named
+from cvae.loop import Progress, check_resumed, iterate, notes_on, steps_per_call
 from cvae.model import CVAE, masked
 from cvae.networks import Params
 from cvae.settings import replace
+from cvae.streamed import on_disk
 from cvae.training import Metrics, init_state, static_settings, train_steps
 
 
@@ -75,7 +77,14 @@ def parallel_members() -> int:
 
 
 def group_epochs(
-    model: CVAE, group: list[Member], x: Any, c: Any, training: Training = Training(), start: Progress | None = None
+    model: CVAE,
+    group: list[Member],
+    x: Any,
+    c: Any,
+    training: Training = Training(),
+    start: Progress | None = None,
+    *,
+    within: bool = False,
 ) -> Iterator[Progress]:
     """Train members of a sweep side by side, epoch by epoch, as `fitting.epochs` does for one model.
 
@@ -88,6 +97,7 @@ def group_epochs(
         c: their conditions.
         training: the settings that they share.
         start: the progress of the same group, to go on with.
+        within: as in `fitting.epochs`.
 
     Yields:
         The progress after every epoch; of several members, with a leading axis in every array, and lists in `history`.
@@ -98,24 +108,31 @@ def group_epochs(
     _check(masked(model), group, training)
     if len(group) == 1:
         params, key = group[0].init(model)
-        return epochs(masked(model), start or params, key, x, c, group[0].training(training))
+        return epochs(masked(model), start or params, key, x, c, group[0].training(training), within=within)
+    in_memory = not on_disk(x, c)
+    checks.require(in_memory, "x and c", "be in memory for members side by side (parallel=1)", "arrays on disk")
     inits = [member.init(model) for member in group]
     states = [init_state(params, member.training(training)) for (params, _), member in zip(inits, group, strict=True)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     keys = jnp.stack([named(key, "training") for _, key in inits])
     prepared = prepare(masked(model), inits[0][0], inits[0][1], x, c, training, None, None)
     run_steps = _side_by_side(prepared.model, static_settings(training), prepared.augment)
-    start = start or begin(stacked, training)
+    start = start or Progress(stacked, None, [], training)
     check_resumed(start, training)
     per_call = steps_per_call(model, prepared.x.shape[0] // training.batch_size)
-    return iterate(run_steps, per_call, start, keys, prepared.x, prepared.c, training)
+    calls = iterate(run_steps, per_call, start, keys, prepared.x, prepared.c, training)
+    return calls if within else (progress for progress in calls if progress.part is None)
 
 
 @cache
 def _side_by_side(model: CVAE, training: Training, augment: Any) -> Any:
     """The training step of a group, compiled once for all groups of a size."""
-    step = partial(train_steps, model, training, augment=augment)
-    return jax.jit(jax.vmap(step, (0, 0, None, None, 0, None), spmd_axis_name=MEMBER))
+
+    def run_steps(*arguments: Any, steps: int) -> Any:
+        step = partial(train_steps, model, training, steps=steps, augment=augment)
+        return jax.vmap(step, (0, 0, None, None, 0, None), spmd_axis_name=MEMBER)(*arguments)
+
+    return jax.jit(run_steps, static_argnames="steps")
 
 
 def _check(model: CVAE, group: list[Member], training: Training) -> None:

@@ -1,6 +1,6 @@
 """The training step: compiled optimiser steps, an epoch or a part of one at a time.
 
-`fitting` is the loop over epochs; a sweep is the `vmap` of this step. Every key is derived from the epoch's, by the
+`loop` calls it epoch by epoch; a sweep is the `vmap` of this step. Every key is derived from the epoch's, by the
 number of the step, so an epoch is a pure function of its arguments, in however many calls it is computed.
 """
 
@@ -84,12 +84,15 @@ def init_state(params: Params, training: Training, optimizer: optax.GradientTran
 
 @partial(jax.jit, static_argnames=("size", "batch_size"))
 def shuffled(key: Array, size: int, batch_size: int) -> Array:
-    """Which examples each step of a pass takes, in random order, [steps, batch]; `key` is the pass's."""
+    """Which examples each step of an epoch takes, in random order, [steps, batch]; `key` is the epoch's.
+
+    Where the batch size does not divide the number of examples, the last few of the order are left out.
+    """
     steps = size // batch_size
     return jax.random.permutation(jax.random.split(key)[0], size)[: steps * batch_size].reshape(steps, batch_size)
 
 
-@partial(jax.jit, static_argnames=("model", "training", "augment", "optimizer"))
+@partial(jax.jit, static_argnames=("model", "training", "steps", "augment", "optimizer"))
 def train_steps(
     model: CVAE,
     training: Training,
@@ -97,55 +100,58 @@ def train_steps(
     key: Array,
     x: Array,
     c: Conditions,
-    rows: Array | None = None,
+    rows: Array | None,
     first: Array | int = 0,
     *,
+    steps: int,
     augment: Augment,
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Steps of one pass over the examples in a fresh random order, as one compiled scan.
+    """Steps of an epoch, all or a part of them, as one compiled scan; a sweep is its `vmap` over states and keys.
 
-    Where the batch size does not divide the number of examples, the last few of the order are left out. A sweep is the
-    `vmap` of this function over states and keys.
+    A single step is in no loop, where a CPU computes convolutions several times as fast.
 
     Args:
         model: the model.
         training: the settings; `static_settings` of them decide the compiled program.
         state: where to start.
         key: of this epoch.
-        x: examples [N, *event], already checked.
+        x: examples [N, *event], already checked; or batches of them, [count, batch, *event].
         c: their conditions.
-        rows: which examples each of the steps takes, [steps, batch], a part of `shuffled(key, ...)`; None is a whole
-            pass. A single step is in no loop, where a CPU computes convolutions several times as fast.
-        first: the number of the first of these steps in the pass.
+        rows: which examples each of the steps takes, int [count, batch], all or a part of `shuffled(key, ...)`; None
+            where x and c are batches.
+        first: the number of the first of these steps in the epoch.
+        steps: of the whole epoch.
         augment: called on every batch.
         optimizer: an Optax optimiser of the user's own, in place of the default one and its learning rate.
 
     Returns:
-        The new state, and the metrics of every step, each [steps].
+        The new state, and the metrics of every step, each [count].
     """
-    steps, steps_key = x.shape[0] // training.batch_size, jax.random.split(key)[1]
-    order = shuffled(key, x.shape[0], training.batch_size) if rows is None else rows
-    transform, count = optimizer or default_optimizer(training, steps), len(order)
+    transform, steps_key = optimizer or default_optimizer(training, steps), jax.random.split(key)[1]
+    batches = (x, dict(c)) if rows is None else rows
+    count = jax.tree.leaves(batches)[0].shape[0]
 
-    def step(state: TrainState, inputs: tuple[Array, Array]) -> tuple[TrainState, Metrics]:
-        number, rows = inputs[0], spread(inputs[1])
+    def step(state: TrainState, inputs: tuple[Array, Any]) -> tuple[TrainState, Metrics]:
+        number, batch = inputs[0], spread(inputs[1])
+        if rows is not None:
+            batch = spread(jax.tree.map(lambda values: values[batch], (x, dict(c))))
         beta = state.hyperparams.beta
         if training.beta_warmup > 0:
             beta = beta * jnp.minimum(1.0, state.step.astype(beta.dtype) / (training.beta_warmup * steps))
         augment_key, key = jax.random.split(jax.random.fold_in(steps_key, number))
-        batch = augment(augment_key, *spread((x[rows], {name: value[rows] for name, value in c.items()})))
-        gradient, metrics = jax.grad(_loss, has_aux=True)(state.params, model, training, key, *batch, beta)
+        augmented = augment(augment_key, *batch)
+        gradient, metrics = jax.grad(_loss, has_aux=True)(state.params, model, training, key, *augmented, beta)
         rate = state.hyperparams.learning_rate if optimizer is None else None
         return _updated(state, gradient, transform, rate, training), metrics
 
     if count == 1:
         with native_convolutions():
-            state, metrics = step(state, (jnp.asarray(first), order[0]))
+            state, metrics = step(state, (jnp.asarray(first), jax.tree.map(lambda values: values[0], batches)))
         return state, jax.tree.map(lambda value: value[None], metrics)
     # Two steps per iteration: XLA then updates the weights in place instead of copying them first. It compiles twice as
     # much for that, which few steps do not earn back.
-    return lax.scan(step, state, (first + jnp.arange(count), order), unroll=2 if count >= UNROLLED_FROM else 1)
+    return lax.scan(step, state, (first + jnp.arange(count), batches), unroll=2 if count >= UNROLLED_FROM else 1)
 
 
 def _updated(

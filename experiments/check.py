@@ -31,7 +31,7 @@ import numpy as np
 import tyro
 
 import cvae
-from cvae import checks, fitting, runs, training
+from cvae import checks, loop, runs, training
 from cvae.checkpoints import Checkpointer
 from cvae.config import Config
 from cvae.settings import from_json, replace
@@ -112,14 +112,14 @@ def metrics_are_complete(run: Path) -> str:
         counts.append(f"{len(epochs)} epoch{'s' * (len(epochs) != 1)} of {name}")
         checks.require(epochs == list(range(1, len(epochs) + 1)), f"epochs of {name}", "be 1, 2, 3 and so on", epochs)
         rule = f"be all {config.training.epochs}, or as many as early stopping takes"
-        checks.require(fitting.ended(config.training, history), f"epochs of {name}", rule, len(epochs))
+        checks.require(loop.ended(config.training, history), f"epochs of {name}", rule, len(epochs))
     return ", ".join(counts)
 
 
-def histories(run: Path) -> dict[str, list[fitting.Epoch]]:
+def histories(run: Path) -> dict[str, list[loop.Epoch]]:
     """The lines of the metrics, by model; a sweep's may include members of an earlier command."""
     config = runs.read_config(run)
-    by_model: dict[str, list[fitting.Epoch]] = {}
+    by_model: dict[str, list[loop.Epoch]] = {}
     for number, text in enumerate((run / "metrics.jsonl").read_text(errors="replace").splitlines(), 1):
         line = f"metrics.jsonl, line {number}"
         try:
@@ -163,7 +163,7 @@ def checkpoints_are_intact(run: Path) -> str:
     return ", ".join(checked)
 
 
-def last_checkpoint(run: Path, name: str, config: Config) -> tuple[list[fitting.Epoch], Any]:
+def last_checkpoint(run: Path, name: str, config: Config) -> tuple[list[loop.Epoch], Any]:
     """History and parameters of a model's last checkpoint, read from a copy: reading moves damaged ones aside."""
     folder = run / "checkpoints" / name
     checks.require(folder.is_dir(), "run folder", f"hold checkpoints/{name}", f"none at {run}")
@@ -181,7 +181,7 @@ def last_checkpoint(run: Path, name: str, config: Config) -> tuple[list[fitting.
     if newest is None:
         raise ValueError(f"checkpoints of {name} must hold at least one, got none")
     history = runs.history_from_json(newest.record["history"])
-    return history, fitting.Progress(newest.tree["state"], newest.tree["best"], history, config.training).result
+    return history, loop.Progress(newest.tree["state"], newest.tree["best"], history, config.training).result
 
 
 def numbers_are_reproduced(run: Path, data_dir: Path | None) -> str:

@@ -53,7 +53,9 @@ def other_bias(run: Path, name: str, change) -> None:
 
 def damage(run: Path) -> None:
     """Every file of the newest checkpoint, cut in half."""
-    for path in (run / "checkpoints" / "cvae" / "2").rglob("*"):
+    folders = (run / "checkpoints" / "cvae").iterdir()
+    newest = max((path for path in folders if path.name.isdecimal()), key=lambda path: int(path.name))
+    for path in newest.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -195,7 +195,7 @@ def job_of(tmp_path, which):
     model = cvae.make(architecture)
     made = cli.Job(settings, data, cli.Run(config, tmp_path, settings, data), lambda _, split: split)
     metrics = cvae.training.Metrics(1.0, -1.0, 0.0)
-    epoch = cvae.fitting.Epoch(1, metrics, metrics, 1.0, 1.0, 1.0)
+    epoch = cvae.loop.Epoch(1, metrics, metrics, 1.0, 1.0, 1.0)
     made.trained[name] = Trained(model, jax.jit(model.init)(jax.random.key(0)), [epoch, epoch], [])
     return made
 

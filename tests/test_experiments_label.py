@@ -58,8 +58,8 @@ def test_other_latent_sizes_are_drawn_too(latents, tmp_path):
     architecture = cvae.replace(CONFIGS["smoke"].architecture, latent_size=latents, hidden=(8,))
     settings = cvae.replace(CONFIGS["smoke"], architecture=architecture, out=tmp_path / "run", digit=7)
     dataset, config, out = cli.plan(EXPERIMENT, settings)
-    metrics = cvae.fitting.Metrics(30.0, -28.0, 2.0)
-    history = [cvae.fitting.Epoch(number, metrics, metrics, 40.0, 1.0, 1.0) for number in (1, 2)]
+    metrics = cvae.training.Metrics(30.0, -28.0, 2.0)
+    history = [cvae.loop.Epoch(number, metrics, metrics, 40.0, 1.0, 1.0) for number in (1, 2)]
     models = {name: cvae.make(each) for name, each in config.models.items()}
     trained = {name: Trained(model, weights(model), history, []) for name, model in models.items()}
     job = cli.Job(settings, dataset, cli.Run(config, out, settings, dataset), EXPERIMENT.examples, trained)

@@ -49,9 +49,9 @@ def trained(monkeypatch):
     """The members that are trained from here on, by name."""
     seen, group_epochs = [], cvae.sweeps.group_epochs
 
-    def spy(model, group, *args):
+    def spy(model, group, *args, **options):
         seen.extend(member.name for member in group)
-        return group_epochs(model, group, *args)
+        return group_epochs(model, group, *args, **options)
 
     monkeypatch.setattr(cvae.sweeps, "group_epochs", spy)
     return seen
@@ -177,8 +177,8 @@ def test_members_side_by_side_are_those_one_by_one_and_resume(made, tmp_path, mo
     options = {"parallel": 4, "conditions": ("label",)}
     epochs = cvae.sweeps.group_epochs
 
-    def stop_after_one(*args):
-        yield next(epochs(*args))
+    def stop_after_one(*args, **options):
+        yield next(epochs(*args, **options))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

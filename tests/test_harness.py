@@ -226,7 +226,7 @@ def test_the_first_signal_waits_for_the_epoch_and_ctrl_c_after_it_does_not():
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)  # half of the epoch
     assert process.returncode == 130
-    assert errors == "\nstopping after this epoch; Ctrl-C stops at once\n\nstopped\n"
+    assert errors == "\nstopping, once the progress is saved; Ctrl-C stops at once\n\nstopped\n"
 
 
 @POSIX

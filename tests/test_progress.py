@@ -10,7 +10,7 @@ import pytest
 
 import cvae
 from cvae import progress
-from cvae.fitting import Epoch
+from cvae.loop import Epoch
 from cvae.progress import Bar
 from cvae.training import Metrics
 from tests.oracles import LEVEL

@@ -11,7 +11,7 @@ import pytest
 import cvae
 from cvae import checkpoints, locks, runs
 from cvae.config import Config
-from cvae.fitting import Epoch
+from cvae.loop import Epoch
 from cvae.settings import replace, to_json
 from cvae.training import Metrics
 from tests.conftest import weights

@@ -6,7 +6,7 @@ import pytest
 
 import cvae
 from cvae import sweeps
-from cvae.fitting import Progress
+from cvae.loop import Progress
 from cvae.settings import replace
 from cvae.sweeps import Member, fit_members, group_epochs, split
 from cvae.training import train_steps

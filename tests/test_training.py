@@ -11,14 +11,14 @@ import optax
 import pytest
 
 import cvae
-from cvae import fitting
+from cvae import fitting, loop
 from cvae.data.augmentation import augmentation
 from cvae.distributions import Bernoulli, Normal, kl_terms
 from cvae.evaluation import evaluate
 from cvae.fitting import epochs
 from cvae.keys import named
 from cvae.settings import replace
-from cvae.training import TrainState, init_state, static_settings, train_steps
+from cvae.training import TrainState, init_state, shuffled, static_settings, train_steps
 from tests.conftest import CLASSES, EVENT, build, weights
 from tests.oracles import LEVEL
 
@@ -132,25 +132,25 @@ def test_a_fit_is_not_resumed_with_other_settings(labelled, data, changed):
 
 def test_an_epoch_has_the_same_bits_in_however_many_calls(labelled, data, monkeypatch):
     whole = fit(labelled, data)
-    monkeypatch.setattr(fitting, "MOST_STEPS", 3)
+    monkeypatch.setattr(loop, "MOST_STEPS", 3)
     parts = fit(labelled, data)
-    assert fitting.steps_per_call(labelled.model, SIZE // SETTINGS.batch_size) == 3
+    assert loop.steps_per_call(labelled.model, SIZE // SETTINGS.batch_size) == 3
     jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
     assert [epoch[:4] for epoch in parts.history] == [epoch[:4] for epoch in whole.history]
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(1, 1), (1000, 1000), (1100, 550), (4001, 801), (4000, 1000)])
 def test_calls_are_equal_parts_of_an_epoch_where_there_are_any(labelled, steps, expected):
-    assert fitting.steps_per_call(labelled.model, steps) == expected
+    assert loop.steps_per_call(labelled.model, steps) == expected
 
 
 def test_a_convolutional_step_is_a_call_of_its_own_on_a_cpu(monkeypatch):
     model = build(cvae.Unconditional(), event_shape=(4, 4, 1), body="convolutional", hidden=(2, 3)).model
-    assert fitting.steps_per_call(model, 1100) == (1 if jax.default_backend() == "cpu" else 550)
+    assert loop.steps_per_call(model, 1100) == (1 if jax.default_backend() == "cpu" else 550)
     x = np.random.default_rng(0).random((12, 4, 4, 1), np.float32)
     params, training = model.init(jax.random.key(0)), cvae.Training(epochs=2, batch_size=4)
     alone = cvae.fit(model, params, jax.random.key(1), x, {}, training, progress=False)
-    monkeypatch.setattr(fitting, "steps_per_call", lambda model, steps: steps)
+    monkeypatch.setattr(fitting, "steps_per_call", lambda model, steps, _: steps)
     looped = cvae.fit(model, params, jax.random.key(1), x, {}, training, progress=False)
     for one, other in zip(alone.history, looped.history, strict=True):
         np.testing.assert_allclose(one.train, other.train, rtol=1e-5)
@@ -180,7 +180,7 @@ def test_a_loss_that_rises_leaves_a_note(labelled, data):
     with pytest.warns(UserWarning, match=message):
         fitted = fit(labelled, data, replace(SETTINGS, learning_rate=1e4))
     assert len(fitted.notes) == 1
-    assert fitting.notes_on([]) == []
+    assert loop.notes_on([]) == []
 
 
 def test_what_is_not_finite_stops_the_fit(labelled, data):
@@ -296,8 +296,9 @@ def two_epochs(training, *, state=None, first=0, optimizer=None) -> tuple[TrainS
     for number in (first, first + 1):
         key = jax.random.key(number)
         state, metrics = train_steps(
-            SMALL, static_settings(training), state, key, X, {}, augment=augment, optimizer=optimizer
-        )
+            SMALL, static_settings(training), state, key, X, {}, shuffled(key, len(X), training.batch_size),
+            steps=len(X) // training.batch_size, augment=augment, optimizer=optimizer,
+        )  # fmt: skip
         means.append(np.mean(metrics, axis=1))
     return state, means
 
@@ -377,8 +378,8 @@ def test_the_schedule_ends_at_0():
 @pytest.mark.parametrize("schedule", ["cosine", "warmup_cosine"])
 def test_a_schedule_of_a_single_step_can_be_started(schedule):
     training = cvae.Training(epochs=1, batch_size=ROWS, schedule=schedule)
-    step = partial(train_steps, SMALL, static_settings(training), augment=augmentation(cvae.Unconditional()))
-    state, _ = jax.eval_shape(step, init_state(PARAMS, training), jax.random.key(0), X, {})
+    step = partial(train_steps, SMALL, static_settings(training), steps=1, augment=augmentation(cvae.Unconditional()))
+    state, _ = jax.eval_shape(step, init_state(PARAMS, training), jax.random.key(0), X[None], {}, None)
     assert state.params.keys() == PARAMS.keys()
 
 

@@ -4,6 +4,7 @@ from cvae.data.augmentation import augmentation, binarize
 from cvae.data.datasets import NAMES, Dataset, DataUnavailable, FallbackWarning, Split, load
 from cvae.data.images import read_images
 from cvae.data.npz import Rows, npz_names, read_npy, read_npz, split_rows
+from cvae.data.streams import stream
 
 __all__ = [
     "NAMES",
@@ -20,4 +21,5 @@ __all__ = [
     "read_npy",
     "read_npz",
     "split_rows",
+    "stream",
 ]

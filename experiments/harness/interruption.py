@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C while a model is trained: the epoch is finished and saved first; a second Ctrl-C stops at once."""
+"""SIGTERM and Ctrl-C while a model is trained: the progress is saved first; a second Ctrl-C stops at once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Stopped(Exception):  # noqa: N818
 def deferred() -> Iterator[Callable[[], int | None]]:
     """Note a signal instead of stopping; yields a function that returns its number, or None if none has come.
 
-    An epoch is one call of compiled code, during which Python runs no signal handler. The number is therefore read from
-    a socket by a thread, which can respond at once.
+    An epoch may be one call of compiled code, during which Python runs no signal handler. The number is therefore read
+    from a socket by a thread, which can respond at once.
 
     Raises:
         Stopped: at the end, for a signal that came too late for the body to respond to.
@@ -46,7 +46,7 @@ def deferred() -> Iterator[Callable[[], int | None]]:
                 os._exit(128 + signal.SIGINT)
             if number[0] in SIGNALS:
                 received.append(number[0])
-                print("\nstopping after this epoch; Ctrl-C stops at once", file=sys.stderr, flush=True)
+                print("\nstopping, once the progress is saved; Ctrl-C stops at once", file=sys.stderr, flush=True)
 
     handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cvae
-from cvae import checkpoints, fitting, locks, plotting, runs, training
+from cvae import checkpoints, locks, loop, plotting, runs, training
 from cvae.config import Config
 from cvae.keys import BINARIZATION_SEEDS, named
 from cvae.progress import Bar
@@ -32,7 +32,7 @@ class Trained(NamedTuple):
 
     model: cvae.CVAE
     params: Any
-    history: list[fitting.Epoch]
+    history: list[loop.Epoch]
     notes: list[str]
 
     @property
@@ -99,31 +99,31 @@ class Run:
         model, how = cvae.make(self.config.models[name]), settings or self.config.training
         params = jax.jit(model.init)(named(self.key, "init")) | (parts or {})
 
-        def epochs(start: fitting.Progress | None) -> Iterator[fitting.Progress]:
-            return cvae.epochs(model, start or params, self.key, *train, how, validation=validation)
+        def calls(start: loop.Progress | None) -> Iterator[loop.Progress]:
+            return cvae.epochs(model, start or params, self.key, *train, how, validation=validation, within=True)
 
         state = jax.eval_shape(lambda p: training.init_state(p, how), params)
         best = params if how.patience is not None else None
-        start = fitting.Progress(state, best, [], how)
-        progress = self.train(name, epochs, start, runs.fingerprint((train, validation, parts)))
+        start = loop.Progress(state, best, [], how)
+        progress = self.train(name, calls, start, runs.fingerprint((train, validation, parts)))
         if processes.is_first():
             runs.save_params(self.out, name, progress.result)
-        notes = fitting.notes_on(progress.history)
+        notes = loop.notes_on(progress.history)
         self.notes += [f"{name}: {note}" for note in notes]
         return Trained(model, progress.result, progress.history, notes)
 
     def train(
         self,
         name: str,
-        epochs: Callable[[fitting.Progress | None], Iterator[fitting.Progress]],
-        like: fitting.Progress,
+        calls: Callable[[loop.Progress | None], Iterator[loop.Progress]],
+        like: loop.Progress,
         data: str,
-    ) -> fitting.Progress:
-        """Iterate over epochs from where the run folder has come to: log, checkpoint, and stop on a signal.
+    ) -> loop.Progress:
+        """Iterate over epochs and their parts from where the run folder has come to: log, save, and stop on a signal.
 
         Args:
             name: of what is trained, for the bar and the files.
-            epochs: called with the progress to go on with, or None.
+            calls: called with the progress to go on with, or None; iterates `within` epochs.
             like: its shapes and settings.
             data: fingerprint of what it is trained on.
         """
@@ -135,38 +135,44 @@ class Run:
             if self.config.sweep is None:  # once the data are known to be the same: it may ask for more epochs
                 runs.write_json(self.out / "config.json", cvae.settings.to_json(self.config))
             runs.rewrite_metrics(self.out, name, history)
-            over = fitting.ended(like.training, history)
+            over = loop.ended(like.training, history)
             if progress is not None:
-                print(f"{name} is trained" if over else f"{name} goes on after epoch {len(history)}", flush=True)
+                print(f"{name} is trained" if over else f"{name} goes on after {progress.place}", flush=True)
             title, saved = f"{name} on {self.config.dataset}", time.monotonic()
             with Bar(title, like.training.epochs, len(history), disable=over) as bar:
-                for progress in epochs(progress):  # noqa: B020
-                    epoch = progress.history[-1]
-                    bar.epoch(epoch)
-                    runs.append_metrics(self.out, name, epoch)
-                    stopping, ended = processes.any_of(signal()), fitting.ended(like.training, progress.history)
-                    if stopping or ended or self._due(epoch.epoch, saved):
+                for progress in calls(progress):  # noqa: B020
+                    bar.show(progress)
+                    if progress.part is None:
+                        runs.append_metrics(self.out, name, progress.history[-1])
+                    stopping, ended = processes.any_of(signal()), loop.ended(like.training, progress.history)
+                    if stopping or ended or self._due(progress, saved):
                         self._save(checkpointer, progress, facts)
                         saved = time.monotonic()
                     if stopping:
                         checkpointer.wait()
-                        raise Stopped(stopping, f"stopped after epoch {epoch.epoch} of {name}, saved in {self.out}")
+                        raise Stopped(stopping, f"stopped after {progress.place} of {name}, saved in {self.out}")
         assert progress is not None
         return progress
 
-    def _due(self, epoch: int, saved: float) -> bool:
+    def _due(self, progress: loop.Progress, saved: float) -> bool:
         every = self.settings.save_every
-        return epoch % every == 0 if every else time.monotonic() - saved >= SECONDS
+        if every:
+            return progress.part is None and len(progress.history) % every == 0
+        return time.monotonic() - saved >= SECONDS
 
-    def _save(self, checkpointer: Any, progress: fitting.Progress, facts: dict[str, Any]) -> None:
+    def _save(self, checkpointer: Any, progress: loop.Progress, facts: dict[str, Any]) -> None:
         if not processes.is_first():
             return
-        record = {"facts": facts, "history": runs.history_to_json(progress.history)}
-        last = progress.history[-1].validation or progress.history[-1].train
-        loss = float(np.mean(last.loss))  # of members side by side, their mean
-        checkpointer.save(len(progress.history), {"state": progress.state, "best": progress.best}, record, loss)
+        part, epochs = runs.part_to_json(progress.part), runs.history_to_json(progress.history)
+        loss = math.inf  # within an epoch there is none to compare
+        if progress.part is None:
+            last = progress.history[-1].validation or progress.history[-1].train
+            loss = float(np.mean(last.loss))  # of members side by side, their mean
+        record = {"facts": facts, "history": epochs, "part": part}
+        tree = {"state": progress.state, "best": progress.best}
+        checkpointer.save(int(np.max(progress.state.step)), tree, record, loss)
 
-    def _restore(self, checkpointer: Any, like: fitting.Progress, facts: dict[str, Any]) -> fitting.Progress | None:
+    def _restore(self, checkpointer: Any, like: loop.Progress, facts: dict[str, Any]) -> loop.Progress | None:
         found = checkpointer.newest({"state": like.state, "best": like.best})
         if found is None:
             return None
@@ -174,17 +180,20 @@ class Run:
         for what, now in facts.items():
             rule = f"go on with the same {what}, or start over by --fresh"
             cvae.checks.require(before.get(what) == now, "run folder", rule, f"{self.out}, begun with other {what}")
-        history = runs.history_from_json(found.record["history"])
-        return fitting.Progress(found.tree["state"], found.tree["best"], history, like.training)
+        history, part = runs.history_from_json(found.record["history"]), runs.part_from_json(found.record["part"])
+        return loop.Progress(found.tree["state"], found.tree["best"], history, like.training, part)
 
-    def _sent(self, progress: fitting.Progress | None, like: fitting.Progress) -> fitting.Progress | None:
+    def _sent(self, progress: loop.Progress | None, like: loop.Progress) -> loop.Progress | None:
         """The progress that the first of several processes has restored, in all of them."""
-        history = processes.from_first(None if progress is None else runs.history_to_json(progress.history))
-        if history is None:
+        place = None
+        if progress is not None:
+            place = runs.history_to_json(progress.history), runs.part_to_json(progress.part)
+        if (place := processes.from_first(place)) is None:
             return None
         found = None if progress is None else (progress.state, progress.best)
         state, best = processes.arrays_from_first(found, (like.state, like.best))
-        return fitting.Progress(state, best, runs.history_from_json(history), like.training)
+        history, part = runs.history_from_json(place[0]), runs.part_from_json(place[1])
+        return loop.Progress(state, best, history, like.training, part)
 
     def draw(self, figures: Iterator[tuple[str, Figure]]) -> None:
         """Write figures as DATASET_NAME.png and .pdf, and print where they are."""

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import cvae
-from cvae import checks, fitting, locks, runs, sweeps, training
+from cvae import checks, locks, loop, runs, sweeps, training
 from cvae.config import Sizes
 from cvae.data.datasets import Dataset
 from cvae.settings import Count, CountOrZero
@@ -201,19 +201,19 @@ def train_group(job: cli.Job, name: str, group: list[Member], records: dict[Memb
         states = [training.init_state(member.init(model)[0], member.training(shared)) for member in group]
         return states[0] if len(group) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
-    def epochs(start: fitting.Progress | None) -> Iterator[fitting.Progress]:
-        return sweeps.group_epochs(model, group, x, c, shared, start)
+    def calls(start: loop.Progress | None) -> Iterator[loop.Progress]:
+        return sweeps.group_epochs(model, group, x, c, shared, start, within=True)
 
-    like = fitting.Progress(jax.eval_shape(begin), None, [], own)
+    like = loop.Progress(jax.eval_shape(begin), None, [], own)
     try:
-        progress = run.train(together, epochs, like, runs.fingerprint((x, c, [member.name for member in group])))
+        progress = run.train(together, calls, like, runs.fingerprint((x, c, [member.name for member in group])))
     except FloatingPointError as error:
         raise FloatingPointError(f"{together}: {error}") from None
     for member, one in zip(group, sweeps.split(progress, group), strict=True):
         if member not in records:
             place = f"{name}/{member.name}"
             runs.save_params(run.out, place, one.result)
-            run.notes += [f"{place}: {note}" for note in fitting.notes_on(one.history)]
+            run.notes += [f"{place}: {note}" for note in loop.notes_on(one.history)]
             # The first epoch's time includes compilation, the median's does not.
             seconds = statistics.median_low(epoch.seconds for epoch in one.history) * len(one.history) / len(group)
             scores = score(job, name, one.result)
