@@ -19,6 +19,9 @@ Arrays come in an .npz file, as `numpy.savez("mine.npz", pixels=..., digit=..., 
 A folder holds images (.png, .jpg) of one size, and a `labels.csv` with the names of the files in one column; others
 may be conditions.
 
+Arrays larger than the memory stay on disk with `--stream`: an .npy file, or a folder that holds each array as NAME.npy,
+or in parts as NAME/*.npy.
+
 `--condition` may be repeated; without any, the model is a plain VAE. Defaults of the other options depend on the data:
 `--data mine.npz --help` shows them. Nats are those of x in the units of the file, and a fitted model takes x and gives
 draws in them:
@@ -48,7 +51,7 @@ from cvae.columns import Column
 from cvae.settings import Count, CountOrZero
 from cvae.tables import SUFFIXES
 from experiments import harness
-from experiments.harness import Row, cli, tables, user_arrays, user_tables
+from experiments.harness import Row, cli, tables, user_arrays, user_streams, user_tables
 from experiments.harness.run import binarized
 from experiments.harness.user_data import Input, UserData, base_of
 from experiments.harness.user_figures import figures
@@ -93,6 +96,9 @@ class Which(Input):
 def load(options: Input) -> UserData:
     """Read the data that the options name, by the kind of file."""
     path = options.data
+    checks.require(options.stream or not options.skip_damaged, "--skip-damaged", "come with --stream", True)
+    if options.stream:
+        return user_streams.load(options)
     if path.suffix in SUFFIXES and not path.is_dir():
         return user_tables.load(options)
     known = path.is_dir() or path.suffix in (".npz", ".npy")
@@ -203,14 +209,14 @@ def baselines_of(data: UserData) -> dict[str, evaluation.Estimate]:
     """The log density of the test rows under the baselines; none where x is no rows, or grey."""
     if data.what != "row":
         return {}
-    train, test = (np.asarray(part[0], np.float64) for part in (data.train, data.test))
+    train, test = (np.asarray(part[0], np.float64) for part in (data.sample, data.test))
     columns, varies = data.columns, np.nanstd(train, axis=0) > 0
     if any(column.is_label for column in columns) and data.schema is None and not np.isin(test, (0, 1)).all():
         return {}
     columns = tuple(column for column, each in zip(columns, varies, strict=True) if each)
     train, test = train[:, varies], test[:, varies]
     found = {"independent": evaluation.mean(baselines.independent(train, test, columns))}
-    given = [np.asarray(data.condition.encode(c).flat, np.float64) for _, c in (data.train, data.test)]
+    given = [np.asarray(data.condition.encode(c).flat, np.float64) for _, c in (data.sample, data.test)]
     given = [np.broadcast_to(each, (len(rows), each.shape[1])) for each, rows in zip(given, (train, test), strict=True)]
     width = given[0].shape[1] + sum(max(1, len(column.categories) - 1) for column in columns)
     if width <= WIDEST and any(column.kind in ("real", "positive") for column in columns):
@@ -282,7 +288,7 @@ def next_steps(out: Path, file: Path, data: UserData, imputes: bool) -> str:
 
 def _usual_values(data: UserData) -> dict[str, str]:
     """The median of each condition that is a label or numbers, as a command line has it."""
-    c = data.train[1]
+    c = data.sample[1]
     single = {column.name: (column, values) for column, values in data.conditions(c).items()}
     found = {}
     for name, spec in data.condition.spec.items():

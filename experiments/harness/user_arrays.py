@@ -14,6 +14,7 @@ import numpy as np
 import cvae
 from cvae import checks
 from cvae.checks import ROUNDING
+from cvae.data import Rows
 from experiments.harness import user_files
 from experiments.harness.user_conditions import conditions
 from experiments.harness.user_data import Input, UserData, listed, name_of, parts, plural, require_finite, split
@@ -42,8 +43,20 @@ def load(options: Input) -> UserData:
         checks.require(not value, f"--{name}", "be left out for arrays: it is of a table (.csv, .parquet)", value)
     notes: list[str] = []
     arrays, name, wanted = user_files.read(options, notes)
+    return of_arrays(options, arrays, name, wanted, None, notes)
+
+
+def of_arrays(
+    options: Input,
+    arrays: user_files.Arrays,
+    name: str,
+    wanted: list[user_files.Wanted],
+    rows: Rows | None,
+    notes: list[str],
+) -> UserData:
+    """Arrays in memory as a model takes them, split at random, or into these rows."""
     x = _target(name, arrays[name], notes)
-    rows = split(options, repr(name), len(x))
+    rows = rows or split(options, repr(name), len(x))
     likelihood = _likelihood(options, name, x, rows.train, notes)
     if x.dtype.kind == "f" and np.isnan(x).any():
         hidden = any(kind == "image" for kind, *_ in wanted)

@@ -20,6 +20,7 @@ from cvae.columns import Column
 from cvae.config import parts_of
 from cvae.data import Rows, split_rows
 from cvae.schema import Schema
+from cvae.streamed import on_disk
 from experiments.harness.cli import RunSettings
 from experiments.harness.run import Examples
 
@@ -55,6 +56,10 @@ class Input(RunSettings):
         "auto", "bernoulli", "continuous_bernoulli", "normal", "categorical_pixels", "discretized_logistic"
     ] = "auto"
     """of x, unless it is a table; auto chooses, and says what and why; the last two are of 8-bit pixels"""
+    stream: bool = False
+    """leave the arrays on disk and read what a step needs: an .npy file, or a folder of NAME.npy or NAME/*.npy"""
+    skip_damaged: bool = False
+    """with --stream, leave out parts of arrays (NAME/*.npy) that are damaged, with a warning"""
     std: float | None = None
     """fixed standard deviation of a normal likelihood, in standard deviations of x; None has it learned"""
 
@@ -81,6 +86,15 @@ class UserData:
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one example."""
         return tuple(self.train[0].shape[1:])
+
+    @property
+    def sample(self) -> Examples:
+        """Training examples in memory: all of them, or some of those on disk."""
+        x, c = self.train
+        if not on_disk(x, c):
+            return x, c
+        rows = np.linspace(0, len(x) - 1, len(x.sample())).astype(np.int64)
+        return x[rows], {name: values[rows] for name, values in c.items()}
 
     @property
     def what(self) -> str:

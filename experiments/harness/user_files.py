@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,11 +35,11 @@ def read(options: Input, notes: list[str]) -> tuple[Arrays, str, list[Wanted]]:
         return _read_folder(options, notes)
     if options.data.suffix == ".npy":
         return _read_npy(options)
-    wanted = _parse(options)
+    wanted = parse(options)
     return *_read_npz(options, wanted), wanted
 
 
-def _parse(options: Input, plain: bool = False) -> list[Wanted]:
+def parse(options: Input, plain: bool = False) -> list[Wanted]:
     """The conditions; with `plain`, they may be names alone."""
     wanted: list[Wanted] = []
     require = checks.require
@@ -81,16 +82,30 @@ def _read_npz(options: Input, wanted: list[Wanted]) -> tuple[Arrays, str]:
         require(options.x in present, "--x", rule, options.x)
         return read_npz(path, list(dict.fromkeys((options.x, *names)))), options.x
     arrays = read_npz(path)
+    return arrays, name_of_x(options, arrays, wanted)
+
+
+def name_of_x(options: Input, arrays: Mapping[str, Any], wanted: list[Wanted]) -> str:
+    """The name of x: the one given, or of the only array that will do."""
+    if options.x is not None:
+        checks.require(options.x in arrays, "--x", f"name an array, one of {', '.join(arrays)}", options.x)
+        return options.x
+    names = [each.name for each in wanted]
     suitable = [key for key, each in arrays.items() if key not in names and each.ndim in (2, 3, 4)]
     rule = "be given unless one array alone will do ([N, D], [N, H, W] or [N, H, W, C])"
-    require(len(suitable) == 1, "--x", rule, f"{suitable or 'none'} among {list(arrays)}")
-    return arrays, suitable[0]
+    checks.require(len(suitable) == 1, "--x", rule, f"{suitable or 'none'} among {list(arrays)}")
+    return suitable[0]
+
+
+def is_fixed_mask(wanted: Wanted) -> bool:
+    """Whether a condition is a part of x that is the same for all examples."""
+    return wanted.kind == "image" and wanted.name in masks.MASKS and masks.fixed(wanted.name, (4, 4, 1)) is not None
 
 
 def _read_npy(options: Input) -> tuple[Arrays, str, list[Wanted]]:
     """The only array of an `.npy` file, which may be conditioned on a part of itself."""
     checks.require(options.x is None, "--x", "be left out for a single array", options.x)
-    wanted = _parse(options)
+    wanted = parse(options)
     alone = all(kind == "image" and name in masks.MASKS for kind, name, _ in wanted)
     rule = "be image=MASK for an .npy file, which holds one array (numpy.savez saves several)"
     checks.require(alone, "--condition", rule, ", ".join(options.condition))
@@ -105,7 +120,7 @@ def _read_folder(options: Input, notes: list[str]) -> tuple[Arrays, str, list[Wa
     notes += more
     name = options.data.resolve().name
     known = [column for column in table.columns if column not in (name, names)]
-    arrays, wanted = {name: pixels}, _parse(options, plain=True)
+    arrays, wanted = {name: pixels}, parse(options, plain=True)
     for number, (kind, column, _) in enumerate(wanted):
         if kind == "image" and column in masks.MASKS:
             continue
