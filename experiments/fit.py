@@ -270,19 +270,20 @@ def table(summary: dict[str, Any]) -> str:
     return f"{summary['dataset']}, {counts}; {summary['unit']}\n\n{tables.by_model(rows, {name: record})}"
 
 
-def next_steps(out: Path, file: Path, data: UserData, imputes: bool) -> str:
-    """Commands that use a fitted model, with conditions that the training part has."""
+def next_steps(out: Path, file: Path | None, data: UserData, imputes: bool) -> str:
+    """Commands that use a fitted model, with conditions that the training part has; None is a file that none reads."""
     values = [f"{name}={value}" for name, value in _usual_values(data).items()]
     mean = ["--mean"] * _is_grey(data)  # draws are black and white
     if any(spec.kind == "pixels" for spec in data.condition.spec.values()):
-        commands = [["generate", str(out), "--given", str(file), *mean]]
+        commands = [["generate", str(out), "--given", str(file or "mine.npz"), *mean]]
     else:
         options = [part for value in values for part in ("--condition", value)]
         commands = [["generate", str(out), "--count", "10", *options, *mean]]
-    of_file = ["score", "encode"] + ["impute"] * imputes
-    commands += [[command, str(out), str(file)] for command in of_file]
-    commands += [["counterfactual", str(out), str(file), "--set", value, *mean] for value in values[:1]]
-    commands += [["predict", str(out), str(file), name] for name in list(labels_of(data.condition))[:1]]
+    if file is not None:
+        of_file = ["score", "encode"] + ["impute"] * imputes
+        commands += [[command, str(out), str(file)] for command in of_file]
+        commands += [["counterfactual", str(out), str(file), "--set", value, *mean] for value in values[:1]]
+        commands += [["predict", str(out), str(file), name] for name in list(labels_of(data.condition))[:1]]
     return "\n".join(["next:", *(f"  python -m experiments.use {shlex.join(command)}" for command in commands)])
 
 
@@ -330,7 +331,7 @@ def main() -> Path:
     print("".join(f"{note}\n" for note in data.notes), end="", flush=True)
     out = cli.execute(dataclasses.replace(EXPERIMENT, load=lambda _: data), settings)
     imputes = isinstance(data.likelihood, cvae.Missing) or settings.training.hide_prob > 0
-    print(f"\n{next_steps(out, settings.data, data, imputes)}")
+    print(f"\n{next_steps(out, None if settings.stream else settings.data, data, imputes)}")
     return out
 
 

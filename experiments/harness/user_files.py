@@ -99,7 +99,7 @@ def name_of_x(options: Input, arrays: Mapping[str, Any], wanted: list[Wanted]) -
 
 def is_fixed_mask(wanted: Wanted) -> bool:
     """Whether a condition is a part of x that is the same for all examples."""
-    return wanted.kind == "image" and wanted.name in masks.MASKS and masks.fixed(wanted.name, (4, 4, 1)) is not None
+    return wanted.kind == "image" and wanted.name in masks.FIXED
 
 
 def _read_npy(options: Input) -> tuple[Arrays, str, list[Wanted]]:

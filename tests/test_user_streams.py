@@ -1,0 +1,88 @@
+"""A user's arrays that stay on disk: a fit of them from the command line, stopped within an epoch, and refusals."""
+
+import json
+
+import numpy as np
+import pytest
+
+import cvae
+from cvae.streamed import Streamed
+from experiments import fit
+from experiments.harness import user_data, user_streams
+from tests.commands import call
+
+N = 300
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images in two parts, labels, and numbers; one class is rare."""
+    rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("disk") / "data"
+    (root / "pixels").mkdir(parents=True)
+    for number, part in enumerate(np.split(rng.integers(0, 256, (N, 4, 3), np.uint8), [70])):
+        np.save(root / "pixels" / f"{number}.npy", part)
+    np.save(root / "digit.npy", np.where(np.arange(N) == 7, 2, np.arange(N) % 2))
+    np.save(root / "age.npy", rng.standard_normal(N))
+    np.save(root / "short.npy", np.zeros(3))
+    return root
+
+
+def load(folder, *condition, **options):
+    return user_streams.load(user_data.Input(data=folder, condition=condition, stream=True, x="pixels", **options))
+
+
+def test_what_is_trained_on_stays_on_disk_and_the_rest_is_held_out(folder, monkeypatch):
+    monkeypatch.setattr(user_streams, "MOST_HELD_OUT", 20)
+    data = load(folder, "label=digit", "continuous=age", seed=3)
+    x, c = data.train
+    assert isinstance(x, Streamed)
+    assert (x.shape, c["digit"].dtype, c["age"].shape) == ((260, 4, 3, 1), np.int32, (260, 1))
+    assert [len(part[0]) for part in (data.validation, data.test)] == [20, 20]
+    every = np.concatenate([part[1]["age"][:] for part in (data.train, data.validation, data.test)])
+    np.testing.assert_array_equal(np.sort(every[:, 0]), np.sort(np.load(folder / "age.npy")))
+    whole = np.concatenate([np.load(folder / "pixels" / f"{number}.npy") for number in (0, 1)])
+    np.testing.assert_array_equal(x[:][..., 0], whole[np.isin(np.load(folder / "age.npy"), c["age"][:])])
+    assert isinstance(data.condition, cvae.Mixed)
+    assert data.condition.parts[0] == cvae.Label(3, "digit")  # with the class that one row has
+    assert "300 examples stay on disk: 260 of them are for training, 20 validate" in data.notes[0]
+
+
+def test_a_part_of_x_may_be_given(folder):
+    data = load(folder, "image=top_half")
+    np.testing.assert_array_equal(data.train[1]["image"][5:9], data.train[0][5:9])
+
+
+def test_the_command_fits_and_prints_no_command_that_cannot_read_the_folder(folder, tmp_path):
+    arguments = ["--data", str(folder), "--stream", "--x", "pixels", "--condition", "label=digit", "--epochs", "2"]
+    arguments += ["--hidden", "8", "--samples", "5", "--out", str(tmp_path / "run"), "--no-figures", "--seed", "3"]
+    result = call(fit, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "experiments.use generate" in result.stdout
+    assert "experiments.use score" not in result.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["examples"] == {"train": 240, "validation": 30, "test": 30}
+
+
+@pytest.mark.parametrize(
+    ("condition", "options", "message"),
+    [
+        (
+            ("label=nothing",),
+            {},
+            "--condition must name an array of .*, or a mask .*, got label=no",
+        ),
+        (("image=boxes",), {}, "--condition must name an array of .*, got image=boxes"),
+        (("continuous=short",), {}, "'short' must hold one entry per example of 'pixels', 300 of them, got 3"),
+        ((), {"validation": 0.001}, "--data must leave two examples for each of train, validation and test"),
+    ],
+)
+def test_what_cannot_stay_on_disk_is_refused(condition, options, message, folder):
+    with pytest.raises(ValueError, match=message):
+        load(folder, *condition, **options)
+
+
+def test_options_that_need_it_are_refused_without(folder):
+    with pytest.raises(ValueError, match="--skip-damaged must come with --stream"):
+        fit.load(user_data.Input(data=folder, skip_damaged=True))
+    with pytest.raises(ValueError, match=r"--data must be an .npy file or a folder with --stream, got mine.npz"):
+        fit.load(user_data.Input(data=folder.with_name("mine.npz").relative_to(folder.parent), stream=True))
