@@ -6,6 +6,7 @@ fit is a pure function of its arguments.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -32,7 +33,7 @@ from cvae.progress import Bar
 from cvae.streamed import Streamed, row_bytes
 from cvae.training import Metrics, init_state, static_settings, train_steps
 
-CHECKED = 10_000  # examples of which the mean and standard deviation are checked
+CHECKED, CHECKED_NUMBERS = 10_000, 2**22  # examples of which mean and standard deviation are checked, at most
 FARTHEST = 100.0  # mean and standard deviation of x, in units of its likelihood, that need no warning; or 1/100
 
 
@@ -141,7 +142,8 @@ def prepare(
         validation = _drawn_once(original, *checked, training, "validation")
     moved, x, c = at_origin(model, x, c)
     if moved.architecture:
-        _warn_of_scale(moved.architecture, x.sample() if isinstance(x, Streamed) else x[:CHECKED])
+        rows = max(1, min(CHECKED, CHECKED_NUMBERS // max(1, math.prod(x.shape[1:]))))
+        _warn_of_scale(moved.architecture, x[:rows])
     condition = moved.architecture.condition if moved.architecture else original
     return Prepared(moved, x, dict(c), validation, augment or augmentation(condition, static_settings(training)))
 

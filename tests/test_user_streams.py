@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -86,3 +87,32 @@ def test_options_that_need_it_are_refused_without(folder):
         fit.load(user_data.Input(data=folder, skip_damaged=True))
     with pytest.raises(ValueError, match=r"--data must be an .npy file or a folder with --stream, got mine.npz"):
         fit.load(user_data.Input(data=folder.with_name("mine.npz").relative_to(folder.parent), stream=True))
+
+
+def test_a_run_that_is_stopped_within_its_first_epoch_ends_at_the_same_bits(folder, tmp_path, monkeypatch):
+    """With early stopping, of which there is no best epoch yet."""
+    from cvae import loop
+    from experiments.harness import run
+
+    def arguments(name):
+        found = ["--data", str(folder), "--stream", "--x", "pixels", "--epochs", "2", "--hidden", "8", "--samples", "5"]
+        return [*found, "--batch-size", "20", "--out", str(tmp_path / name), "--no-figures", "--seed", "3"]
+
+    monkeypatch.setattr(loop, "CALL_BYTES", 20 * 12 * 3)
+    monkeypatch.setattr(run, "SECONDS", 0)
+    assert call(fit, *arguments("whole")).returncode == 0
+    added, taken = loop._added, []
+
+    def interrupted(*args):
+        taken.append(1)
+        if len(taken) == 3:
+            raise KeyboardInterrupt
+        return added(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_added", interrupted)
+        assert call(fit, *arguments("stopped")).returncode == 130
+    result = call(fit, *arguments("stopped"))
+    assert "vae goes on after epoch 0 and 6 steps" in result.stdout
+    whole, stopped = (cvae.load(tmp_path / name)[1] for name in ("whole", "stopped"))
+    jax.tree.map(np.testing.assert_array_equal, stopped, whole)

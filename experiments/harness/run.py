@@ -169,11 +169,10 @@ class Run:
             last = progress.history[-1].validation or progress.history[-1].train
             loss = float(np.mean(last.loss))  # of members side by side, their mean
         record = {"facts": facts, "history": epochs, "part": part}
-        tree = {"state": progress.state, "best": progress.best}
-        checkpointer.save(int(np.max(progress.state.step)), tree, record, loss)
+        checkpointer.save(int(np.max(progress.state.step)), _tree(progress), record, loss)
 
     def _restore(self, checkpointer: Any, like: loop.Progress, facts: dict[str, Any]) -> loop.Progress | None:
-        found = checkpointer.newest({"state": like.state, "best": like.best})
+        found = checkpointer.newest(_tree(like))
         if found is None:
             return None
         before = found.record["facts"]
@@ -181,7 +180,7 @@ class Run:
             rule = f"go on with the same {what}, or start over by --fresh"
             cvae.checks.require(before.get(what) == now, "run folder", rule, f"{self.out}, begun with other {what}")
         history, part = runs.history_from_json(found.record["history"]), runs.part_from_json(found.record["part"])
-        return loop.Progress(found.tree["state"], found.tree["best"], history, like.training, part)
+        return _progress(found.tree, history, like.training, part)
 
     def _sent(self, progress: loop.Progress | None, like: loop.Progress) -> loop.Progress | None:
         """The progress that the first of several processes has restored, in all of them."""
@@ -190,10 +189,8 @@ class Run:
             place = runs.history_to_json(progress.history), runs.part_to_json(progress.part)
         if (place := processes.from_first(place)) is None:
             return None
-        found = None if progress is None else (progress.state, progress.best)
-        state, best = processes.arrays_from_first(found, (like.state, like.best))
-        history, part = runs.history_from_json(place[0]), runs.part_from_json(place[1])
-        return loop.Progress(state, best, history, like.training, part)
+        tree = processes.arrays_from_first(progress and _tree(progress), _tree(like))
+        return _progress(tree, runs.history_from_json(place[0]), like.training, runs.part_from_json(place[1]))
 
     def draw(self, figures: Iterator[tuple[str, Figure]]) -> None:
         """Write figures as DATASET_NAME.png and .pdf, and print where they are."""
@@ -212,6 +209,19 @@ class Run:
         summary |= plain(results) | {"notes": self.notes, "settings": recorded(self.settings), "data": self.data}
         runs.write_json(self.out / "summary.json", summary | self.provenance)
         return summary | self.provenance
+
+
+def _tree(progress: loop.Progress) -> dict[str, Any]:
+    """The arrays of a progress, always of one form: before the first epoch has ended, none of them is the best."""
+    has_best = progress.best is not None or progress.training.patience is None
+    return {"state": progress.state, "best": progress.best if has_best else progress.state.result}
+
+
+def _progress(
+    tree: dict[str, Any], history: list[loop.Epoch], training: cvae.Training, part: loop.Part | None
+) -> loop.Progress:
+    """The inverse of `_tree`."""
+    return loop.Progress(tree["state"], tree["best"] if history else None, history, training, part)
 
 
 NOT_RECORDED = (
