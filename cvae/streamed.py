@@ -11,7 +11,7 @@ import numpy as np
 
 from cvae.checks import Spec
 
-SAMPLE_ROWS, SAMPLE_BYTES = 10_000, 2**26  # that stand for an array where all of it would take too long, at most
+SAMPLE_ROWS, SAMPLE_BYTES = 10_000, 2**24  # that stand for an array where all of it would take too long, at most
 
 Read = Callable[[np.ndarray], np.ndarray]
 
@@ -53,7 +53,7 @@ class Streamed:
         return Streamed((len(self), *like.shape[1:]), like.dtype, lambda rows: function(self.read(rows)), self.place)
 
     def sample(self) -> np.ndarray:
-        """Rows from all over the array, 10,000 and 64 MB at most; always the same."""
+        """Rows from all over the array, 10,000 and 16 MB at most; always the same."""
         count = max(1, min(len(self), SAMPLE_ROWS, SAMPLE_BYTES // max(1, row_bytes(self, {}))))
         return self[np.linspace(0, len(self) - 1, count).astype(np.int64)]
 

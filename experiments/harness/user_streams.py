@@ -18,7 +18,7 @@ from experiments.harness import user_arrays, user_files
 from experiments.harness.user_data import Input, UserData
 
 MOST_HELD_OUT = 10_000  # examples of the validation and of the test part
-HELD_OUT_BYTES = 2**27  # of either
+HELD_OUT_BYTES = 2**25  # of either
 
 
 def load(options: Input) -> UserData:
