@@ -11,12 +11,12 @@ import ast
 import re
 from collections.abc import Callable
 
-from docs import tables
+from docs import scale, tables
 from docs.tables import ROOT
 from experiments.__main__ import commands
 from experiments.harness.tables import render
 
-DOCUMENTS = ("README.md", "docs/results.md", "docs/layout.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/layout.md", "docs/scaling.md")
 
 
 def experiments() -> str:
@@ -44,8 +44,8 @@ MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(name: str) -> str:
-    """A table by its name, which is that of its function here or in `tables`."""
-    function: Callable[[], str] = TABLES.get(name) or getattr(tables, name)
+    """A table by its name, which is that of its function here, in `tables` or in `scale`."""
+    function: Callable[[], str] = TABLES.get(name) or getattr(tables, name, None) or getattr(scale, name)
     return function()
 
 
