@@ -137,6 +137,7 @@ def iterate(
         order = np.asarray(shuffle(epoch_key))
         for arguments in _calls(mesh, x, c, order, part.steps if part else 0, per_call):
             state, metrics = run_steps(state, epoch_key, *arguments)
+            metrics = jax.block_until_ready(metrics)  # type: ignore[no-untyped-call]
             part = _added(part, metrics, steps, number, time.perf_counter() - began)
             if part.steps < steps:
                 yield Progress(state, best, history, training, part)
@@ -195,7 +196,7 @@ def _batches(
 
 
 def _added(part: Part | None, metrics: Metrics, of: int, epoch: int, seconds: float) -> Part:
-    """The part of an epoch with a call's steps; waits for the device, and refuses a loss that is not finite."""
+    """The part of an epoch with a call's steps; refuses a loss that is not finite."""
     values = Metrics(*(np.asarray(value, np.float64) for value in metrics))  # type: ignore[arg-type]
     loss: Any = values.loss
     if part is None:

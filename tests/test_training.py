@@ -1,5 +1,6 @@
 """Training: steps are Optax's; a fit is reproducible to the bit, can be resumed, stops at the best, and learns."""
 
+import time
 import warnings
 from functools import cache, partial
 from typing import Any
@@ -73,6 +74,20 @@ def test_it_learns(labelled, data):
     first, *_, last = (epoch.train.loss for epoch in fitted.history)
     assert last < (entropy(x.mean(axis=0)) + of_label) / 2 < first
     assert fitted.notes == []
+
+
+def test_seconds_are_of_steps_that_are_done(labelled, data):
+    """A device computes while Python goes on: the time of a call that has only begun would be none."""
+
+    def sleep() -> np.ndarray:
+        time.sleep(0.02)
+        return np.zeros((), np.float32)
+
+    def slow(key, x, c):
+        return x + jax.pure_callback(sleep, jax.ShapeDtypeStruct((), np.float32)), c
+
+    fitted = fit(labelled, data, augment=slow)
+    assert min(epoch.seconds for epoch in fitted.history) >= 0.02 * (SIZE // SETTINGS.batch_size)
 
 
 def test_history_has_an_entry_per_epoch(labelled, data):
