@@ -79,12 +79,12 @@ def test_it_learns(labelled, data):
 def test_seconds_are_of_steps_that_are_done(labelled, data):
     """A device computes while Python goes on: the time of a call that has only begun would be none."""
 
-    def sleep() -> np.ndarray:
+    def sleep(_) -> np.ndarray:
         time.sleep(0.02)
         return np.zeros((), np.float32)
 
     def slow(key, x, c):
-        return x + jax.pure_callback(sleep, jax.ShapeDtypeStruct((), np.float32)), c
+        return x + jax.pure_callback(sleep, jax.ShapeDtypeStruct((), np.float32), x), c
 
     fitted = fit(labelled, data, augment=slow)
     assert min(epoch.seconds for epoch in fitted.history) >= 0.02 * (SIZE // SETTINGS.batch_size)
