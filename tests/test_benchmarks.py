@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cvae
-from benchmarks import contenders, epoch, floor, rounds, saving
+from benchmarks import contenders, epoch, floor, members, rounds, saving, streaming
 from benchmarks.workers import Crew, command_of
 from cvae.settings import replace
 
@@ -160,3 +160,15 @@ def test_results_say_where_they_come_from(tmp_path):
 def test_bad_options_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         settings()
+
+
+def test_members_and_arrays_on_disk_are_measured(tmp_path):
+    """Short versions of two benchmarks; the second refuses losses that differ."""
+    members.main(members.Settings(members=(1, 2), examples=100, rounds=2, out=tmp_path / "members.json"))
+    found = json.loads((tmp_path / "members.json").read_text())["results"]
+    assert list(found) == ["1, one by one", "2, one by one", "2, side by side"]
+    assert found["2, one by one"]["over_one_by_one"] == 1
+    streaming.main(streaming.Settings(examples=100, batch_size=20, rounds=2, out=tmp_path / "streaming.json"))
+    found = json.loads((tmp_path / "streaming.json").read_text())["results"]
+    assert len(found["disk"]["seconds"]) == len(found["memory"]["seconds"]) == 2
+    assert found["ratio"] > 0
