@@ -69,3 +69,30 @@ def hosts() -> str:
             shares.append(f"{seconds / (seconds + sent):.0%}")
         body.append([SIZES[size], f"{size_bytes / 7 / 1e6:.1f}", *shares])
     return render(["share of computation", "gradient, MB", *(f"{count:,} hosts" for count in HOSTS)], body)
+
+
+def devices() -> str:
+    """An epoch on devices and in processes that share a machine."""
+    results = read("benchmark_devices.json")["results"]
+    body = [
+        [name, f"{median(row['seconds']):.2f}", f"{row['over_first']:.2f}", f"{row['loss']:.3f}"]
+        for name, row in results.items()
+    ]
+    head = ["batches of 512, two cores", "seconds per epoch", "relative to the first", "loss"]
+    return render(head, body) + source("benchmark_devices.json")
+
+
+def start() -> str:
+    """From a command to its first steps."""
+    results = read("benchmark_start.json")["results"]
+    names = {"cold": "nothing compiled before", "warm": "called before"}
+    body = [[label, f"{median(results[name]):.1f}"] for name, label in names.items()]
+    return render(["the article's experiment", "seconds"], body) + source("benchmark_start.json")
+
+
+def members() -> str:
+    """Sweeps by their number of members."""
+    results = read("benchmark_members.json")["results"]
+    body = [[name, f"{row['median']:.2f}", f"{row['over_one_by_one']:.2f}"] for name, row in results.items()]
+    head = ["members", "seconds per epoch and member", "relative to one by one"]
+    return render(head, body) + source("benchmark_members.json")
