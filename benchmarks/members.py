@@ -4,7 +4,7 @@
     python -m benchmarks.members --members 1 4 --examples 2000    # a short trial
 
 The members are the article's model with two latents and seeds of their own. Side by side, one compiled program trains
-them all: on an accelerator that is the default, on a CPU it is not, and here is why.
+them all: the default on an accelerator, and not on a CPU, whose cores one member keeps busy.
 """
 
 from __future__ import annotations
