@@ -130,28 +130,29 @@ def train_steps(
     """
     transform, steps_key = optimizer or default_optimizer(training, steps), jax.random.split(key)[1]
     batches = (x, dict(c)) if rows is None else rows
-    count = jax.tree.leaves(batches)[0].shape[0]
+    numbers = first + jnp.arange(jax.tree.leaves(batches)[0].shape[0])
+    # In the loop they would be several small kernels of every step.
+    keys = jax.vmap(lambda number: jax.random.split(jax.random.fold_in(steps_key, number)))(numbers)
 
     def step(state: TrainState, inputs: tuple[Array, Any]) -> tuple[TrainState, Metrics]:
-        number, batch = inputs[0], spread(inputs[1])
+        (augment_key, key), batch = inputs[0], spread(inputs[1])
         if rows is not None:
             batch = spread(jax.tree.map(lambda values: values[batch], (x, dict(c))))
         beta = state.hyperparams.beta
         if training.beta_warmup > 0:
             beta = beta * jnp.minimum(1.0, state.step.astype(beta.dtype) / (training.beta_warmup * steps))
-        augment_key, key = jax.random.split(jax.random.fold_in(steps_key, number))
         augmented = augment(augment_key, *batch)
         gradient, metrics = jax.grad(_loss, has_aux=True)(state.params, model, training, key, *augmented, beta)
         rate = state.hyperparams.learning_rate if optimizer is None else None
         return _updated(state, gradient, transform, rate, training), metrics
 
-    if count == 1:
+    if len(numbers) == 1:
         with native_convolutions():
-            state, metrics = step(state, (jnp.asarray(first), jax.tree.map(lambda values: values[0], batches)))
+            state, metrics = step(state, jax.tree.map(lambda values: values[0], (keys, batches)))
         return state, jax.tree.map(lambda value: value[None], metrics)
     # Two steps per iteration: XLA then updates the weights in place instead of copying them first. It compiles twice as
     # much for that, which few steps do not earn back.
-    return lax.scan(step, state, (first + jnp.arange(count), batches), unroll=2 if count >= UNROLLED_FROM else 1)
+    return lax.scan(step, state, (keys, batches), unroll=2 if len(numbers) >= UNROLLED_FROM else 1)
 
 
 def _updated(

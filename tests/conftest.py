@@ -102,7 +102,7 @@ def weights(model, seed: int = 5) -> dict:
         if name == "mask":
             return jnp.ones(leaf.shape)
         noise = rng.normal(size=leaf.shape).astype(np.float32)
-        if name == "kernel":
+        if name in ("kernel", "features"):
             return jnp.asarray(noise * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1]))))
         return jnp.asarray((name == "scale") + np.float32(0.2) * noise)
 

@@ -47,6 +47,11 @@ def linear(inputs: int, outputs: int) -> dict:
     return {"kernel": (inputs, outputs), "bias": (outputs,)}
 
 
+def given(inputs: int, features: int, outputs: int) -> dict:
+    """The shapes of a dense layer with the features of a condition beside its inputs."""
+    return {"linear": linear(inputs, outputs), "features": (features, outputs)}
+
+
 def test_initialisation():
     """He's, uniform, before ReLU; LeCun's in residual networks; small heads."""
     for body, path, inputs, variance in (
@@ -66,14 +71,23 @@ def test_initialisation():
         assert np.abs(params["log_std"]["kernel"]).max() < 0.6 / np.sqrt(32)
 
 
+def test_inputs_and_features_are_initialised_as_one_layer():
+    """A kernel of both has the variance 2 / (inputs + features), He's, in each of its parts."""
+    first = network("decoder", architecture(hidden=(4, 900))).init(jax.random.key(0))["layers"]["layer_0"]
+    parts = [np.asarray(first["linear"]["kernel"]), np.asarray(first["features"])]
+    assert [len(part) for part in parts] == [2, 3]
+    for part in parts:
+        assert abs(part.std() / np.sqrt(2 / 5) - 1) < 5 / np.sqrt(2 * part.size)
+
+
 def test_the_order_of_the_widths_is_reversed_in_a_decoder():
     assert shapes("decoder", architecture()) == {
-        "layers": {"layer_0": {"linear": linear(2 + 3, 4)}, "layer_1": {"linear": linear(4, 7)}}
+        "layers": {"layer_0": given(2, 3, 4), "layer_1": {"linear": linear(4, 7)}}
     }
     # A residual trunk is as wide as the first of the decoder's widths, 4.
     assert shapes("decoder", architecture("residual", "concat_all")) == {
-        "enter": {"linear": linear(2 + 3, 4)},
-        "layers": {"layer_0": {"linear": linear(4 + 3, 4)}, "layer_1": {"linear": linear(4 + 3, 7)}},
+        "enter": given(2, 3, 4),
+        "layers": {"layer_0": given(4, 3, 4), "layer_1": given(4, 3, 7)},
         "leave": {"leave_0": linear(4, 4), "leave_1": linear(7, 4)},
         "norms": {"norm_0": {"scale": (4,), "bias": (4,)}, "norm_1": {"scale": (4,), "bias": (4,)}},
     }
@@ -113,9 +127,9 @@ def reference(body: dict, inputs: np.ndarray, features: np.ndarray, kind: str, c
 
     def layer(weights: dict, hidden: np.ndarray, *, first: bool) -> np.ndarray:
         alone = hidden.shape[1] == 0
-        if conditioning == "concat_all" or (conditioning == "concat" and first) or (first and alone):
-            hidden = np.concatenate([hidden, features], axis=1)
-        hidden = affine(weights["linear"], hidden)
+        hidden = affine(weights["linear"], features if alone else hidden)
+        if not alone and (conditioning == "concat_all" or (conditioning == "concat" and first)):
+            hidden = hidden + features @ weights["features"]
         if conditioning == "film" and not (first and alone):
             scale, shift = np.split(affine(weights["film"], features), 2, axis=1)
             hidden = (1 + scale) * hidden + shift
@@ -214,12 +228,11 @@ def convolution(inputs: int, outputs: int) -> dict:
 @pytest.mark.parametrize("conditioning", WAYS)
 def test_a_label_enters_convolutions_at_the_dense_layer(conditioning):
     setting = convolutional(LABEL, conditioning)
-    film = {"film": linear(3, 14)} if conditioning == "film" else {}
-    beside = 0 if conditioning == "film" else 3
+    beside = {"film": linear(3, 14)} if conditioning == "film" else {"features": (3, 7)}
     encoder, decoder = shapes("encoder", setting), shapes("decoder", setting)
     assert encoder["first"] == convolution(2, 3)
-    assert encoder["enter"] == {"linear": linear(2 * 3 * 5 + beside, 7)} | film
-    assert decoder["enter"] == {"linear": linear(2 + beside, 7)} | film
+    assert encoder["enter"] == {"linear": linear(2 * 3 * 5, 7)} | beside
+    assert decoder["enter"] == {"linear": linear(2, 7)} | beside
     assert "image" not in decoder
     # Without an image there is nothing to convolve, and nothing that film could scale.
     assert shapes("prior", setting) == {"enter": {"linear": linear(3, 7)}}
@@ -260,12 +273,12 @@ def test_convolutions_are_the_formula():
         hidden = block(body["blocks"]["block_0"], correlated(np.concatenate(channels, axis=-1), body["first"]))
         hidden = affine(body["steps"]["step_1"], np.concatenate(quarters(hidden), axis=-1))
         hidden = block(body["blocks"]["block_1"], hidden).reshape(3, -1) / np.sqrt(6)
-        hidden = gelu(affine(body["enter"]["linear"], np.concatenate([hidden, numbers], axis=1)))
+        hidden = gelu(affine(body["enter"]["linear"], hidden) + numbers @ body["enter"]["features"])
         check_gaussian(jax.jit(part.apply)(params, inputs, features), params, hidden)
 
     part = network("decoder", setting)
     params = double(weights(part))
-    hidden = gelu(affine(params["enter"]["linear"], np.concatenate([z, flat], axis=1)))
+    hidden = gelu(affine(params["enter"]["linear"], z) + flat @ params["enter"]["features"])
     hidden = block(params["blocks"]["block_1"], affine(params["grid"], hidden).reshape(3, 2, 3, 5))
     full = np.zeros((3, 4, 6, 3))
     for square, values in zip(

@@ -73,19 +73,22 @@ class Conditioned(nnx.Module):
     ):
         how, relu = architecture.conditioning, architecture.body == "mlp"
         enters = features > 0 and (first or how != "concat")
-        self.concat = enters and (how != "film" or inputs == 0)
-        self.linear = linear(inputs + (features if self.concat else 0), outputs, rngs, relu=relu)
-        self.film = linear(features, 2 * outputs, rngs, relu=relu) if enters and not self.concat else None
+        self.alone = inputs == 0
+        concat, film = (enters and not self.alone and (how == "film") == is_film for is_film in (False, True))
+        self.linear = linear(features if self.alone else inputs + concat * features, outputs, rngs, relu=relu)
+        self.film = linear(features, 2 * outputs, rngs, relu=relu) if film else None
+        # Drawn as one kernel, and two from here on: the product with f is the same for all samples of z of an example,
+        # and slices of one kernel would be copied in every step.
+        kernel = self.linear.kernel[...]
+        self.features = nnx.Param(kernel[inputs:]) if concat else None
+        if concat:
+            self.linear.kernel = nnx.Param(kernel[:inputs])
 
     def __call__(self, hidden: Array, features: Array) -> Array:
         """Shapes: [B, inputs], [B or 1, features] -> [B, outputs]."""
-        if self.concat:
-            # Two products in place of one of [h, f]: the second is the same for all samples of z of an example.
-            kernel, bias, inputs = self.linear.kernel[...], self.linear.bias, hidden.shape[-1]
-            assert bias is not None
-            hidden = _matmul(hidden, kernel[:inputs]) + _matmul(features, kernel[inputs:]) + bias[...]
-        else:
-            hidden = self.linear(hidden)
+        hidden = self.linear(features if self.alone else hidden)
+        if self.features is not None:
+            hidden = hidden + _matmul(features, self.features[...])
         if self.film is not None:
             scale, shift = jnp.split(self.film(features), 2, axis=-1)
             hidden = (1 + scale) * hidden + shift
