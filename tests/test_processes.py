@@ -117,11 +117,13 @@ def test_a_process_that_is_killed_stops_the_other_with_one_sentence(data, tmp_pa
     processes[victim].send_signal(signal.SIGKILL)
     _, errors = processes[1 - victim].communicate(timeout=60)
     processes[victim].communicate()
-    if victim == 0 and processes[1].returncode == -signal.SIGABRT:
-        return  # JAX ends a process whose coordinator is gone, if that is seen before the transfer that failed
-    assert processes[1 - victim].returncode == 1
+    # JAX aborts a process whose coordinator is gone, if that is seen before the transfer that failed.
+    assert processes[1 - victim].returncode in ((1, -signal.SIGABRT) if victim == 0 else (1,))
     last = errors.splitlines()[-1]
-    assert last == "error: another process has ended; the same command in all of them goes on from the last checkpoint"
+    assert (
+        last
+        == "error: a process of this run has ended; the same command in all of them goes on from the last checkpoint"
+    )
 
 
 def test_processes_with_other_settings_are_refused_by_the_first(data, tmp_path):

@@ -6,9 +6,11 @@ but no run folder: what the first one restores is sent to them.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,8 +26,10 @@ from jax.experimental import multihost_utils
 from cvae import checks
 
 T = TypeVar("T")
-_errors: dict[str, Any] = {}  # the stream of a process that is silent otherwise
+_errors: dict[str, Any] = {}  # the stream of a process that is silent otherwise, and what says that it has ended
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+ENDED = "error: a process of this run has ended; the same command in all of them goes on from the last checkpoint"
+_WATCH = f"import sys; sys.stdin.read() or print({ENDED!r}, file=sys.stderr)"
 
 
 def join(settings: Any) -> None:
@@ -57,8 +61,26 @@ def join(settings: Any) -> None:
         checks.require(False, "--distributed", rule, "no cluster" if not known else settings.coordinator)
     finally:
         timer.cancel()
+    _watch()
     if not is_first():
         _fall_silent()
+
+
+def _watch() -> None:
+    """Have another program say why this one has ended, if it cannot: JAX aborts it where the first process is gone."""
+    watcher = subprocess.Popen(
+        [sys.executable, "-SE", "-c", _WATCH], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    _errors["watcher"] = watcher.stdin
+    atexit.register(_dismiss)
+
+
+def _dismiss() -> None:
+    """This process ends by itself, and says what is to be said."""
+    watcher = _errors.pop("watcher", None)
+    if watcher is not None:
+        watcher.write(b"well")
+        watcher.close()
 
 
 def _give_up(settings: Any) -> None:
@@ -75,7 +97,7 @@ def is_first() -> bool:
 
 
 def _fall_silent() -> None:
-    """Write nowhere, but for the traceback of a bug, and that another process has ended."""
+    """Write nowhere, but for the traceback of a bug, and that a process of this run has ended."""
     errors = _errors.setdefault("stream", os.fdopen(os.dup(2), "w"))
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
@@ -137,11 +159,7 @@ def arrays_from_first(tree: Any, like: Any) -> Any:
 
 def stop_alone() -> None:
     """End because another process has: with one sentence, and without waiting for it."""
-    print(
-        "error: another process has ended; the same command in all of them goes on from the last checkpoint",
-        file=_errors.get("stream", sys.stderr),
-        flush=True,
-    )
+    print(ENDED, file=_errors.get("stream", sys.stderr), flush=True)
     leave(1)
 
 
@@ -150,4 +168,5 @@ def leave(code: int) -> None:
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        _dismiss()
         os._exit(code)
