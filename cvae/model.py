@@ -167,7 +167,7 @@ def check_examples(architecture: Architecture | None, x: Any, c: Any) -> tuple[A
     """
     if architecture is None:
         return x, c
-    if architecture.schema is not None and not isinstance(x, np.ndarray | jax.Array):
+    if architecture.schema is not None and not isinstance(x, np.ndarray | jax.Array | Streamed):
         checks.require(c is None or len(c) == 0, "c", "be {} or None beside a table, which holds it", checks.shown(c))
         x, c = architecture.schema.encode(x)
     spec, specs = architecture.likelihood.spec(architecture.event_shape), architecture.condition.spec

@@ -30,7 +30,7 @@ from cvae.likelihoods import (
 )  # fmt: skip
 from cvae.likelihoods.real import LEAST_LOG_SCALE
 from cvae.settings import setting
-from cvae.tables import read_table
+from cvae.tables import cleaned, read_table
 
 MOST_WORDS = 200  # different values of a column of words; more are taken for names or identifiers
 MOST_COUNTS = 100  # different values of a column of counts
@@ -202,7 +202,8 @@ def infer(
     """The schema of a table: the kind of every column, with the reason.
 
     Args:
-        table: the training rows, anything that `read_table` reads; they decide categories and ranges.
+        table: the training rows, anything that `read_table` reads; they decide categories and ranges. Of a polars
+            LazyFrame, such as `data.scan_table` gives, one column at a time is read.
         conditions: names of the columns that are conditioned on.
         optional: names of conditions that may be missing.
         exposure: the name of a column by which the means of counts are multiplied, which is positive.
@@ -211,15 +212,17 @@ def infer(
     Raises:
         ValueError: a name is not a column's, or a kind contradicts the values.
     """
-    table = read_table(table)
+    frame = (cleaned(table) if isinstance(table, pl.LazyFrame) else read_table(table)).lazy()
+    names = frame.collect_schema().names()
     wanted = dict(kinds or {})
     roles: dict[str, Role] = dict.fromkeys(conditions, "condition")
     roles |= dict.fromkeys(optional, "optional condition")
     if exposure is not None:
         roles[exposure], wanted[exposure] = "exposure", "positive"
     for name in [*roles, *wanted]:
-        checks.require(name in table.columns, "column", f"be one of {', '.join(table.columns)}", repr(name))
-    return Schema(tuple(_infer(each, wanted.get(each.name), roles.get(each.name, "modelled")) for each in table))
+        checks.require(name in names, "column", f"be one of {', '.join(names)}", repr(name))
+    columns = (frame.select(name).collect().to_series() for name in names)
+    return Schema(tuple(_infer(each, wanted.get(each.name), roles.get(each.name, "modelled")) for each in columns))
 
 
 def _infer(values: pl.Series, wanted: Kind | None, role: Role) -> Column:

@@ -7,7 +7,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -46,6 +46,14 @@ def read_table(source: Any, words: Sequence[str] = ()) -> pl.DataFrame:
     else:
         table = _from_pandas(source)
     checks.require(table.width > 0 and table.height > 0, "the table", "have columns and rows", f"shape {table.shape}")
+    return cleaned(table)
+
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+
+
+def cleaned(table: Frame) -> Frame:
+    """The table with floats in place of decimals, and missing values in place of NaN."""
     table = table.with_columns(pl.selectors.decimal().cast(pl.Float64))
     return table.with_columns(pl.selectors.float().fill_nan(None))
 

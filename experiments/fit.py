@@ -19,8 +19,8 @@ Arrays come in an .npz file, as `numpy.savez("mine.npz", pixels=..., digit=..., 
 A folder holds images (.png, .jpg) of one size, and a `labels.csv` with the names of the files in one column; others
 may be conditions.
 
-Arrays larger than the memory stay on disk with `--stream`: an .npy file, or a folder that holds each array as NAME.npy,
-or in parts as NAME/*.npy.
+Data larger than the memory stay on disk with `--stream`: an .npy file, a folder that holds each array as NAME.npy, or
+in parts as NAME/*.npy, a .parquet file, or a folder of them.
 
 `--condition` may be repeated; without any, the model is a plain VAE. Defaults of the other options depend on the data:
 `--data mine.npz --help` shows them. Nats are those of x in the units of the file, and a fitted model takes x and gives
@@ -331,7 +331,8 @@ def main() -> Path:
     print("".join(f"{note}\n" for note in data.notes), end="", flush=True)
     out = cli.execute(dataclasses.replace(EXPERIMENT, load=lambda _: data), settings)
     imputes = isinstance(data.likelihood, cvae.Missing) or settings.training.hide_prob > 0
-    print(f"\n{next_steps(out, None if settings.stream else settings.data, data, imputes)}")
+    readable = not settings.stream or settings.data.suffix == ".parquet"
+    print(f"\n{next_steps(out, settings.data if readable else None, data, imputes)}")
     return out
 
 

@@ -197,6 +197,8 @@ def part_of(run: Path, file: Path, count: int) -> np.ndarray | None:
     summary = cvae.runs.read_summary(run) if (run / "summary.json").is_file() else {}
     if summary.get("experiment") != "fit" or sum(summary.get("examples", {}).values()) != count:
         return None
+    if summary["settings"].get("stream"):  # which splits otherwise
+        return None
     names = {each.name for each in dataclasses.fields(Input)}
     settings = {name: value for name, value in summary["settings"].items() if name in names}
     try:

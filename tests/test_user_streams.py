@@ -4,11 +4,12 @@ import json
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 
 import cvae
 from cvae.streamed import Streamed
-from experiments import fit
+from experiments import fit, use
 from experiments.harness import user_data, user_streams
 from tests.commands import call
 
@@ -64,6 +65,56 @@ def test_the_command_fits_and_prints_no_command_that_cannot_read_the_folder(fold
     assert summary["examples"] == {"train": 240, "validation": 30, "test": 30}
 
 
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A table of two files, in which one town and one size are rare."""
+    rng, root = np.random.default_rng(1), tmp_path_factory.mktemp("table")
+    frame = pl.DataFrame(
+        {
+            "town": np.where(np.arange(N) == 7, "Ulm", rng.choice(["Bern", "Graz"], N)),
+            "size": np.where(np.arange(N) == 9, "large", "small"),
+            "price": np.where(np.arange(N) == 5, np.nan, rng.gamma(2.0, 20.0, N)),
+        }
+    )
+    for number, rows in enumerate((frame[:100], frame[100:])):
+        rows.write_parquet(root / f"{number}.parquet")
+    return root
+
+
+def test_a_table_stays_on_disk_under_the_schema_of_all_its_rows(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("CVAE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(user_streams, "MOST_HELD_OUT", 20)
+    options = user_data.Input(data=table, condition=("town",), stream=True, seed=4)
+    data = user_streams.load(options)
+    x, c = data.train
+    assert isinstance(x, Streamed)
+    assert (x.shape, c["town"].shape) == ((260, 2), (260,))
+    whole = pl.read_parquet(table / "*.parquet")
+    assert data.schema == cvae.schema.infer(whole, conditions=("town",))
+    expected, _ = data.schema.encode(whole)
+    every = np.concatenate([part[0][:] for part in (data.train, data.validation, data.test)])
+    np.testing.assert_array_equal(np.sort(every, axis=0), np.sort(expected, axis=0))
+    assert isinstance(data.likelihood, cvae.Missing)
+    assert data.condition == cvae.Label(3, "town")
+    assert not any("no training row" in note for note in data.notes)
+
+
+def test_the_command_fits_a_table_on_disk(table, tmp_path, monkeypatch):
+    """Its next commands read a file, and no folder; no row is said to have been of a part."""
+    monkeypatch.setenv("CVAE_CACHE_DIR", str(tmp_path / "cache"))
+    file, out = tmp_path / "rows.parquet", tmp_path / "run"
+    pl.read_parquet(table / "*.parquet").write_parquet(file)
+    arguments = ["--stream", "--condition", "town", "--epochs", "2", "--hidden", "8", "--samples", "5"]
+    arguments += ["--out", str(out), "--no-figures"]
+    result = call(fit, "--data", str(file), *arguments)
+    assert result.returncode == 0, result.stderr
+    assert f"experiments.use score {out} {file}" in result.stdout
+    assert len(list((tmp_path / "cache" / "tables").iterdir())) == 1
+    again = call(fit, "--data", str(file), *arguments)
+    assert "encoding" not in again.stderr
+    assert use.part_of(out, file, N) is None
+
+
 @pytest.mark.parametrize(
     ("condition", "options", "message"),
     [
@@ -85,7 +136,9 @@ def test_what_cannot_stay_on_disk_is_refused(condition, options, message, folder
 def test_options_that_need_it_are_refused_without(folder):
     with pytest.raises(ValueError, match="--skip-damaged must come with --stream"):
         fit.load(user_data.Input(data=folder, skip_damaged=True))
-    with pytest.raises(ValueError, match=r"--data must be an .npy file or a folder with --stream, got mine.npz"):
+    with pytest.raises(
+        ValueError, match=r"--data must be an .npy or a .parquet file, or a folder, with --stream, got mine.npz"
+    ):
         fit.load(user_data.Input(data=folder.with_name("mine.npz").relative_to(folder.parent), stream=True))
 
 

@@ -57,9 +57,10 @@ class Input(RunSettings):
     ] = "auto"
     """of x, unless it is a table; auto chooses, and says what and why; the last two are of 8-bit pixels"""
     stream: bool = False
-    """leave the arrays on disk and read what a step needs: an .npy file, or a folder of NAME.npy or NAME/*.npy"""
+    """leave the data on disk and read what a step needs: an .npy file, a folder of NAME.npy or NAME/*.npy, a .parquet
+    file, or a folder of them"""
     skip_damaged: bool = False
-    """with --stream, leave out parts of arrays (NAME/*.npy) that are damaged, with a warning"""
+    """with --stream, leave out parts (NAME/*.npy, *.parquet) that are damaged, with a warning"""
     std: float | None = None
     """fixed standard deviation of a normal likelihood, in standard deviations of x; None has it learned"""
 

@@ -1,35 +1,69 @@
-"""A user's own arrays that stay on disk (`--stream`), as a model takes them.
+"""A user's own data that stay on disk (`--stream`), as a model takes them.
 
-Kinds and ranges are those of a sample, which is read as `user_arrays` reads all of a file; the rest is checked as it is
-read. Validation and test parts are in memory, so they are small.
+Of arrays, kinds and ranges are those of a sample, which is read as `user_arrays` reads all of a file; the rest is
+checked as it is read. A table's schema is that of all its rows, and locations and scales are those of a sample.
+Validation and test parts are in memory, so they are small.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from cvae import checks
-from cvae.data import Rows, stream
+from cvae.data import Rows, parquet_files, scan_table, stream, stream_table
+from cvae.data.datasets import cache_folder
+from cvae.settings import to_json
 from cvae.streamed import Streamed, row_bytes
-from experiments.harness import user_arrays, user_files
-from experiments.harness.user_data import Input, UserData
+from experiments.harness import user_arrays, user_files, user_tables
+from experiments.harness.user_data import Input, UserData, name_of
 
 MOST_HELD_OUT = 10_000  # examples of the validation and of the test part
 HELD_OUT_BYTES = 2**25  # of either
 
 
 def load(options: Input) -> UserData:
-    """Find the arrays that the options name, read what is scored and a sample, and leave the rest on disk.
+    """Read what is scored and a sample of the data that the options name, and leave the rest on disk.
 
     Raises:
-        ValueError: as `user_arrays.load` and `data.stream`.
+        ValueError: as `user_arrays.load` and `data.stream`, or as `user_tables.load` and `data.scan_table`.
     """
-    checks.require(
-        options.data.suffix in ("", ".npy"), "--data", "be an .npy file or a folder with --stream", options.data
-    )
+    if parquet_files(options.data):
+        return _table(options)
+    rule = "be an .npy or a .parquet file, or a folder, with --stream"
+    checks.require(options.data.suffix == ".npy" or options.data.is_dir(), "--data", rule, options.data)
+    return _arrays(options)
+
+
+def _table(options: Input) -> UserData:
+    """A table, encoded once into the user's cache."""
+    given = user_tables.given_schema(options)
+    table = scan_table(options.data, skip_damaged=options.skip_damaged)
+    schema = user_tables.schema_of(options, given, table)
+    files = [
+        (os.path.realpath(file), file.stat().st_size, file.stat().st_mtime_ns) for file in parquet_files(options.data)
+    ]
+    digest = hashlib.sha256(repr((files, to_json(schema))).encode()).hexdigest()[:16]
+    folder = cache_folder() / "tables" / f"{name_of(options)}-{digest}"
+    x, c = stream_table(table, schema, folder, progress=True)
+    rows, held_out = _rows(options, x, [c[column.name] for column in schema.conditions if column.is_label])
+    chosen, parts = _in_memory(held_out)
+    names = [column.name for column in schema.modelled]
+    missing = sum(table.select(pl.col(names).null_count()).collect().row(0))
+    sample = {name: values[chosen] for name, values in c.items()}
+    data = user_tables.of_arrays(options, schema, x[chosen], sample, parts, missing, len(x) * len(names))
+    note = f"{_of_parts(len(x), rows, held_out)}; they are arrays in {folder}, which may be removed after the fit"
+    train = x.take(rows), {name: values.take(rows) for name, values in c.items()}
+    return dataclasses.replace(data, train=train, notes=(note, *data.notes))
+
+
+def _arrays(options: Input) -> UserData:
+    """Arrays, of which those that the options name are read."""
     arrays = stream(options.data, skip_damaged=options.skip_damaged)
     wanted = user_files.parse(options)
     name = user_files.name_of_x(options, arrays, wanted)
@@ -43,20 +77,28 @@ def load(options: Input) -> UserData:
             checks.require(len(arrays[each.name]) == size, repr(each.name), rule, len(arrays[each.name]))
     labels = [arrays[each.name] for each in wanted if each.kind == "label"]
     rows, held_out = _rows(options, arrays[name], labels)
-    chosen = np.concatenate((held_out.train, held_out.validation, held_out.test))
+    chosen, parts = _in_memory(held_out)
     names = [name, *(each.name for each in wanted if each.name in arrays)]
     in_memory = {each: arrays[each][chosen] for each in names}
-    ends = np.cumsum([len(part) for part in held_out])
-    parts = Rows(*np.split(np.arange(ends[-1]), ends[:-1]))
-    notes = [
-        f"{size:,} examples stay on disk: {len(rows):,} of them are for training, {len(held_out.validation):,} "
-        f"validate and {len(held_out.test):,} are for the test; kinds and ranges are those of {ends[-1]:,}"
-    ]
+    notes = [f"{_of_parts(size, rows, held_out)}; kinds and ranges are those of {len(chosen):,}"]
     data = user_arrays.of_arrays(options, in_memory, name, wanted, parts, notes)
     x, c = data.train
     on_disk = {key: arrays[name if key == "image" else key] for key in c}
     train = _like(arrays[name], rows, x), {key: _like(on_disk[key], rows, c[key]) for key in c}
     return dataclasses.replace(data, train=train)
+
+
+def _in_memory(held_out: Rows) -> tuple[np.ndarray, Rows]:
+    """All rows that are in memory, and which of these each part has."""
+    ends = np.cumsum([len(part) for part in held_out])
+    return np.concatenate(held_out), Rows(*np.split(np.arange(ends[-1]), ends[:-1]))
+
+
+def _of_parts(size: int, rows: np.ndarray, held_out: Rows) -> str:
+    return (
+        f"{size:,} examples stay on disk: {len(rows):,} of them are for training, {len(held_out.validation):,} "
+        f"validate and {len(held_out.test):,} are for the test"
+    )
 
 
 def _rows(options: Input, x: Streamed, labels: list[Streamed]) -> tuple[np.ndarray, Rows]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -12,10 +11,12 @@ import polars as pl
 import cvae
 from cvae import checks, runs
 from cvae.columns import Column, Kind
+from cvae.data import Rows
 from cvae.schema import Schema, infer
 from cvae.settings import from_json
 from cvae.tables import read_table
 from experiments.harness import tables
+from experiments.harness.run import Examples
 from experiments.harness.user_data import Input, UserData, name_of, parts, split
 
 MOST_WRITTEN = 60  # characters of a cell that is printed
@@ -28,26 +29,40 @@ def load(options: Input) -> UserData:
     Raises:
         ValueError: the file cannot be read, or contradicts the options; names the column, the rule and the value.
     """
-    for name, usual in {"x": None, "std": None, "likelihood": "auto"}.items():
-        value = getattr(options, name)
-        checks.require(value == usual, f"--{name}", "be left out for a table, whose columns say it", value)
-    given = _given(options) if options.schema else None
+    given = given_schema(options)
     table = given.read(options.data) if given else read_table(options.data)
     rows = split(options, str(options.data), table.height)
-    schema = _completed(given, options, table) if given else _inferred(options, table)
-    schema = _as_trained(schema, table, rows.train)
+    schema = _as_trained(schema_of(options, given, table), table, rows.train)
     x, c = schema.encode(table)
     assert x is not None
+    data = of_arrays(options, schema, x, c, rows, int(np.isnan(x).sum()), x.size)
+    return replace(data, notes=(*data.notes, *_notes_on_categories(schema, data.train)))
+
+
+def of_arrays(
+    options: Input, schema: Schema, x: np.ndarray, c: dict[str, np.ndarray], rows: Rows, missing: int, cells: int
+) -> UserData:
+    """Rows in memory as a model takes them, of a table of which so many cells of x are missing."""
     train, validation, test = parts(x, c, rows)
     likelihood, condition = schema.likelihood(*train), schema.condition(train[1])
-    missing = np.isnan(x).sum()
     if missing and not isinstance(likelihood, cvae.Missing):
         likelihood = cvae.Missing(likelihood)
-    notes = [*_notes(schema, train, c), *_notes_on_missing(int(missing), x.size)]
+    notes = [
+        f"condition {column.name!r} is left out: {column.reason}"
+        for column in schema.columns
+        if column.kind == "omitted" and column.role != "modelled"
+    ]
+    notes += _notes_on_missing(missing, cells)
     return UserData(name_of(options), train, validation, test, condition, likelihood, tuple(notes), schema)
 
 
-def _inferred(options: Input, table: pl.DataFrame) -> Schema:
+def schema_of(options: Input, given: Schema | None, table: pl.DataFrame | pl.LazyFrame) -> Schema:
+    """The schema that is given, or the one inferred from the table and the options."""
+    return _completed(given, options, table) if given else _inferred(options, table)
+
+
+def _inferred(options: Input, table: pl.DataFrame | pl.LazyFrame) -> Schema:
+    columns = table.collect_schema().names()
     kinds: dict[str, Kind] = {}
     for text in options.column:
         name, equals, kind = text.rpartition("=")
@@ -66,26 +81,32 @@ def _inferred(options: Input, table: pl.DataFrame) -> Schema:
     roles["--column"] = tuple(kinds)
     for option, names in roles.items():
         for name in names:
-            checks.require(name in table.columns, option, f"name one of {', '.join(table.columns)}", repr(name))
+            checks.require(name in columns, option, f"name one of {', '.join(columns)}", repr(name))
     return infer(table, conditions=options.condition, optional=options.optional, exposure=options.exposure, kinds=kinds)
 
 
-def _given(options: Input) -> Schema:
+def given_schema(options: Input) -> Schema | None:
+    """The schema that the options name, if any; refuses options that are of arrays, or that it says."""
+    for name, usual in {"x": None, "std": None, "likelihood": "auto"}.items():
+        value = getattr(options, name)
+        checks.require(value == usual, f"--{name}", "be left out for a table, whose columns say it", value)
+    if options.schema is None:
+        return None
     for name in ("condition", "optional", "exposure", "column"):
         value = getattr(options, name)
         checks.require(not value, f"--{name}", "be left out with --schema, which says it", value)
-    assert options.schema is not None
     checks.require(options.schema.is_file(), "--schema", "be a file, the schema.json of a run", options.schema)
     return from_json(Schema, runs.read_json(options.schema), str(options.schema))
 
 
-def _completed(schema: Schema, options: Input, table: pl.DataFrame) -> Schema:
+def _completed(schema: Schema, options: Input, table: pl.DataFrame | pl.LazyFrame) -> Schema:
     """The schema with the other columns of the table, which are omitted."""
-    absent = [column.name for column in schema.columns if column.name not in table.columns]
+    columns = table.collect_schema().names()
+    absent = [column.name for column in schema.columns if column.name not in columns]
     rule = f"have the columns of {options.schema}"
     checks.require(not absent, str(options.data), rule, f"none named {', '.join(map(repr, absent))}")
     known = {column.name for column in schema.columns}
-    new = [Column(name, "omitted", "not in the schema") for name in table.columns if name not in known]
+    new = [Column(name, "omitted", "not in the schema") for name in columns if name not in known]
     return Schema((*schema.columns, *new))
 
 
@@ -108,13 +129,9 @@ def _as_trained(schema: Schema, table: pl.DataFrame, train: np.ndarray) -> Schem
     return Schema(tuple(columns))
 
 
-def _notes(schema: Schema, train: Any, c: Mapping[str, np.ndarray]) -> list[str]:
-    """Conditions that are left out, and categories without a training row."""
-    notes = [
-        f"condition {column.name!r} is left out: {column.reason}"
-        for column in schema.columns
-        if column.kind == "omitted" and column.role != "modelled"
-    ]
+def _notes_on_categories(schema: Schema, train: Examples) -> list[str]:
+    """Categories without a training row."""
+    notes = []
     x_train, c_train = train
     values = {column: x_train[:, k] for k, column in enumerate(schema.modelled)}
     values |= {column: c_train[column.name] for column in schema.conditions}
