@@ -96,3 +96,20 @@ def members() -> str:
     body = [[name, f"{row['median']:.2f}", f"{row['over_one_by_one']:.2f}"] for name, row in results.items()]
     head = ["members", "seconds per epoch and member", "relative to one by one"]
     return render(head, body) + source("benchmark_members.json")
+
+
+def precision() -> str:
+    """What bfloat16 products cost in nats."""
+    results = read("benchmark_precision.json")["results"]
+    body = [
+        [
+            seed,
+            *(
+                f"{row[name]['value']:.3f} ± {row[name]['standard_error']:.3f}"
+                for name in ("loss", "computing", "training")
+            ),
+        ]
+        for seed, row in results.items()
+    ]
+    head = ["seed", "loss in float32", "more where computed in bfloat16", "more where trained in bfloat16"]
+    return render(head, body) + source("benchmark_precision.json")

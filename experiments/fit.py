@@ -331,8 +331,8 @@ def main() -> Path:
     print("".join(f"{note}\n" for note in data.notes), end="", flush=True)
     out = cli.execute(dataclasses.replace(EXPERIMENT, load=lambda _: data), settings)
     imputes = isinstance(data.likelihood, cvae.Missing) or settings.training.hide_prob > 0
-    readable = not settings.stream or settings.data.suffix == ".parquet"
-    print(f"\n{next_steps(out, settings.data if readable else None, data, imputes)}")
+    is_folder_of_tables = data.schema is not None and settings.data.is_dir()
+    print(f"\n{next_steps(out, None if is_folder_of_tables else settings.data, data, imputes)}")
     return out
 
 

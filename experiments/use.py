@@ -9,7 +9,8 @@
     python -m experiments.use counterfactual runs/fit_birds birds/ --set species=owl
 
 RUN is the folder of a fitted model, of any experiment or of `cvae.save`. FILE is of the kind that it was fitted to: a
-table (.csv or .parquet), or arrays (.npz, .npy) or a folder of images with their labels.csv, conditions by their names.
+table (.csv or .parquet), arrays (.npz, .npy, or a folder of .npy files) or a folder of images with their labels.csv,
+conditions by their names.
 What is written is in the form of FILE, with a row or image for each of FILE; results on a folder of images are a table.
 Where FILE is the very data of the fit, the results have a column `part` (train, validation or test), and the summary
 that is printed is of the test part. The same functions are `cvae.use` in Python.
@@ -62,7 +63,8 @@ class OfFile(Settings):
     """Options of a command that reads a file."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """the rows: .csv or .parquet for a model of a table; .npz, .npy or a folder of images for one of arrays"""
+    """the rows: .csv or .parquet for a model of a table; .npz, .npy, or a folder of .npy files or of images, for one of
+    arrays"""
     x: str | None = field(default=None, kw_only=True)
     """name of the array of examples in an .npz file; None is that of the fit, or the only one of their shape"""
 

@@ -161,7 +161,7 @@ REFUSED = {
     "encode RUN nowhere.csv": "nowhere.csv must be a table, .csv or .parquet, as the model was fitted to, got no ",
     "encode RUN rows.npz": "rows.npz must be a table, .csv or .parquet, as the model was fitted to, got a .npz file",
     "encode RUN birds.csv --out birds.csv": "--out must be another path than the one that is read, got birds.csv",
-    "encode arrays birds.csv": "birds.csv must be arrays, .npz or .npy, or a folder of images, as the model was fitted",
+    "encode arrays birds.csv": "birds.csv must be arrays, .npz, .npy or a folder of them, or a folder of images, as the model was fitted",
     "encode arrays rows.npz --x nothing": "--x must name an array of rows.npz of shape [N, 4], one of ['rows']",
     "score RUN ragged.csv": "ragged.csv must have 2 fields in every line, as in the line of names, got 3 in line 2",
     "score RUN new.csv": "column 'sex' must be one of 'female', 'male', the values in the training rows, got",

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
+import cvae
 from experiments import fit
 from tests.commands import ROOT, assert_refused, call
 
@@ -106,6 +108,25 @@ def test_one_process_resumes_what_two_saved_and_two_what_one_saved(runs, data):
         assert f"goes on after epoch {EPOCHS}" in outputs[0][0]
     assert len(losses(one)) == EPOCHS + 2
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-5)
+
+
+def test_two_processes_that_are_stopped_within_an_epoch_end_at_the_same_bits(tmp_path):
+    rng, path = np.random.default_rng(1), tmp_path / "rows.npy"
+    np.save(path, rng.normal(size=(6_000, 4)))
+    small = ["--data", str(path), "--epochs", "1", "--batch-size", "2", "--hidden", "4", "--no-figures"]
+    whole, stopped = ([*small, "--samples", "2", "--out", str(tmp_path / name)] for name in ("whole", "stopped"))
+    finish(start(2, *whole))
+    processes = start(2, *stopped)
+    shown = ""
+    while "loss" not in shown:  # after the first of three calls
+        shown += processes[0].stderr.read(1)
+        assert processes[0].poll() is None, shown
+    processes[0].send_signal(signal.SIGINT)
+    assert [process.wait(60) for process in processes] == [130, 130]
+    outputs = finish(start(2, *stopped))
+    assert "goes on after epoch 0 and 800 steps" in outputs[0][0] or "and 1,600 steps" in outputs[0][0]
+    params = [cvae.load(tmp_path / name)[1] for name in ("whole", "stopped")]
+    jax.tree.map(np.testing.assert_array_equal, *params)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -54,13 +54,20 @@ def test_a_part_of_x_may_be_given(folder):
     np.testing.assert_array_equal(data.train[1]["image"][5:9], data.train[0][5:9])
 
 
-def test_the_command_fits_and_prints_no_command_that_cannot_read_the_folder(folder, tmp_path):
+def test_the_command_fits_and_the_next_ones_read_the_folder(folder, tmp_path):
+    out = tmp_path / "run"
     arguments = ["--data", str(folder), "--stream", "--x", "pixels", "--condition", "label=digit", "--epochs", "2"]
-    arguments += ["--hidden", "8", "--samples", "5", "--out", str(tmp_path / "run"), "--no-figures", "--seed", "3"]
+    arguments += ["--hidden", "8", "--samples", "5", "--out", str(out), "--no-figures", "--seed", "3"]
     result = call(fit, *arguments)
     assert result.returncode == 0, result.stderr
-    assert "experiments.use generate" in result.stdout
-    assert "experiments.use score" not in result.stdout
+    assert f"experiments.use score {out} {folder}" in result.stdout
+    scored = call(use, "score", str(out), str(folder), "--samples", "5", "--out", str(tmp_path / "scores.npz"))
+    assert scored.returncode == 0, scored.stderr
+    model, params = cvae.load(out)
+    x = np.concatenate([np.load(folder / "pixels" / f"{number}.npy") for number in (0, 1)])[..., None]
+    c = {"digit": np.load(folder / "digit.npy")}
+    expected = cvae.use.score(model, params, jax.random.key(0), x, c, num_samples=5)["log_likelihood"]
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npz")["log_likelihood"], expected)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["examples"] == {"train": 240, "validation": 30, "test": 30}
 

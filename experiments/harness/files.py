@@ -20,7 +20,7 @@ from cvae.classification import labels_of
 from cvae.columns import Column, as_words
 from cvae.conditions import Conditions, Image, Optional
 from cvae.config import Architecture, parts_of
-from cvae.data import npz_names, read_images, read_npy, read_npz
+from cvae.data import npz_names, read_images, read_npy, read_npz, stream
 from cvae.tables import SUFFIXES
 from experiments.harness.user_conditions import drawn_masks, every_mask
 
@@ -77,7 +77,7 @@ class Examples(NamedTuple):
 def check_kind(architecture: Architecture, path: Path) -> None:
     """Refuse a file of another kind than the model was fitted to."""
     table, is_folder = architecture.schema is not None, path.is_dir()
-    what = "a table, .csv or .parquet," if table else "arrays, .npz or .npy, or a folder of images,"
+    what = "a table, .csv or .parquet," if table else "arrays, .npz, .npy or a folder of them, or a folder of images,"
     fits = not table if is_folder else path.is_file() and path.suffix in (SUFFIXES if table else ARRAYS)
     got = "a folder" if is_folder else f"a {path.suffix} file" if path.is_file() else "no such file"
     checks.require(fits, str(path), f"be {what} as the model was fitted to", got)
@@ -160,6 +160,10 @@ class _Held(NamedTuple):
 
 
 def _held(architecture: Architecture, path: Path, x: str | None, recorded: Recorded) -> _Held:
+    if path.is_dir() and is_of_arrays(path):
+        arrays_there = stream(path)
+        needed = _needed(architecture, arrays_there, x, recorded)
+        return _Held({name: arrays_there[name][:] for name in needed}, f"the arrays {list(arrays_there)}")
     if path.is_dir():
         pixels, table, names, _ = read_images(path)
         name, wanted = path.resolve().name, architecture.condition.spec
@@ -172,9 +176,18 @@ def _held(architecture: Architecture, path: Path, x: str | None, recorded: Recor
     if path.suffix == ".npy":
         return _Held({path.stem: read_npy(path)}, "one array alone (numpy.savez saves several)", path.stem)
     present = npz_names(path)
+    return _Held(read_npz(path, _needed(architecture, present, x, recorded)), f"the arrays {list(present)}")
+
+
+def is_of_arrays(folder: Path) -> bool:
+    """Whether a folder holds arrays, as `data.stream` reads them."""
+    return any(folder.glob("*.npy")) or any(folder.glob("*/*.npy"))
+
+
+def _needed(architecture: Architecture, present: Collection[str], x: str | None, recorded: Recorded) -> list[str]:
+    """The names of the arrays that a model may need: all, where that of the examples is not known."""
     known = [x or recorded.x, recorded.mask, *architecture.condition.spec]
-    chosen = [name for name in present if name in known] if (x or recorded.x) in present else None
-    return _Held(read_npz(path, chosen), f"the arrays {list(present)}")
+    return [name for name in present if name in known or (x or recorded.x) not in present]
 
 
 def _values(architecture: Architecture, column: pl.Series) -> np.ndarray:
