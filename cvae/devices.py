@@ -69,13 +69,16 @@ def put(mesh: Mesh, tree: T, *axes: str) -> T:
 
 
 def _put_on_all(leaf: Any, sharding: NamedSharding) -> Any:
-    """An array on devices of several processes, to which JAX copies from the host alone."""
-    if not isinstance(leaf, jax.Array) or not leaf.is_fully_addressable:
+    """An array on devices of several processes, of which each copies its part from its own memory."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return jax.device_put(leaf, sharding)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        words = jax.device_put(np.asarray(jax.random.key_data(leaf)), sharding)
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        words = _put_on_all(np.asarray(jax.random.key_data(leaf)), sharding)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-    return jax.device_put(np.asarray(leaf), sharding)
+    # `device_put` would first compare what all processes have, in which NaN is unequal to itself.
+    array = np.asarray(leaf)
+    array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def on(mesh: Mesh, function: Callable[..., T]) -> Callable[..., T]:

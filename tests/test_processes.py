@@ -21,10 +21,12 @@ EPOCHS = 3
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A file of rows with labels."""
+    """A file of rows with labels, a few cells of which are missing."""
     rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "rows.npz"
     label = rng.integers(0, 3, 300)
-    np.savez(path, rows=rng.normal(size=(300, 4)) + label[:, None], label=label)
+    rows = rng.normal(size=(300, 4)) + label[:, None]
+    rows[::50, 1] = np.nan  # missing
+    np.savez(path, rows=rows, label=label)
     return path
 
 
