@@ -109,7 +109,8 @@ def over_examples(
     batch_size = -(-min(batch_size, size) // data) * data
     apply, (params, key) = on(mesh, _apply), put(mesh, (params, key))
     fixed, chunks = tuple(sorted(options.items())), []
-    bar = tqdm(total=size, desc=progress, unit="ex", unit_scale=True, disable=progress is None, leave=False)
+    hidden: Any = {"disable": True} if progress is None else {}  # else as $TQDM_DISABLE says
+    bar = tqdm(total=size, desc=progress, unit="ex", unit_scale=True, leave=False, **hidden)
     with bar:
         for first in range(0, size, batch_size):
             rows = np.arange(first, first + batch_size) % size  # the last batch is filled up from the start

@@ -21,7 +21,13 @@ class Bar:
 
     def __init__(self, title: str, epochs: int, done: int = 0, *, disable: bool = False):
         self._bar = tqdm(
-            total=epochs, initial=done, desc=title, unit="epoch", mininterval=INTERVAL, miniters=0, disable=disable
+            total=epochs,
+            initial=done,
+            desc=title,
+            unit="epoch",
+            mininterval=INTERVAL,
+            miniters=0,
+            **({"disable": True} if disable else {}),  # else as $TQDM_DISABLE says
         )
         self._compiled, self._began = threading.Event(), time.monotonic()
         self._thread = threading.Thread(target=self._tick, daemon=True)

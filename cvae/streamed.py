@@ -38,7 +38,11 @@ class Streamed:
         chosen = np.asarray(rows)
         if chosen.dtype.kind not in "iu" or (chosen.size > 0 and (chosen.min() < 0 or chosen.max() >= len(self))):
             chosen = np.arange(len(self))[rows]
-        return self.read(chosen.reshape(-1)).reshape(*chosen.shape, *self.shape[1:])
+        return self.read(chosen.reshape(-1)).reshape((*chosen.shape, *self.shape[1:]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of it, in memory."""
+        return self[:].astype(dtype or self.dtype, copy=False)
 
     def take(self, rows: np.ndarray) -> Streamed:
         """These rows alone, still on disk."""

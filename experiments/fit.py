@@ -48,10 +48,11 @@ import cvae
 from cvae import checks, evaluation, runs
 from cvae.classification import labels_of
 from cvae.columns import Column
+from cvae.data import parquet_files
 from cvae.settings import Count, CountOrZero
 from cvae.tables import SUFFIXES
 from experiments import harness
-from experiments.harness import Row, cli, tables, user_arrays, user_streams, user_tables
+from experiments.harness import Row, cli, files, tables, user_arrays, user_streams, user_tables
 from experiments.harness.run import binarized
 from experiments.harness.user_data import Input, UserData, base_of
 from experiments.harness.user_figures import figures
@@ -99,6 +100,8 @@ def load(options: Input) -> UserData:
     checks.require(options.stream or not options.skip_damaged, "--skip-damaged", "come with --stream", True)
     if options.stream:
         return user_streams.load(options)
+    on_disk = path.is_dir() and (files.is_of_arrays(path) or bool(parquet_files(path)))
+    checks.require(not on_disk, "--stream", f"be given for {path}, a folder of .npy or .parquet files", False)
     if path.suffix in SUFFIXES and not path.is_dir():
         return user_tables.load(options)
     known = path.is_dir() or path.suffix in (".npz", ".npy")
@@ -331,8 +334,7 @@ def main() -> Path:
     print("".join(f"{note}\n" for note in data.notes), end="", flush=True)
     out = cli.execute(dataclasses.replace(EXPERIMENT, load=lambda _: data), settings)
     imputes = isinstance(data.likelihood, cvae.Missing) or settings.training.hide_prob > 0
-    is_folder_of_tables = data.schema is not None and settings.data.is_dir()
-    print(f"\n{next_steps(out, None if is_folder_of_tables else settings.data, data, imputes)}")
+    print(f"\n{next_steps(out, settings.data, data, imputes)}")
     return out
 
 

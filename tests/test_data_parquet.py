@@ -58,15 +58,42 @@ def test_what_was_encoded_before_is_read(table, folder, monkeypatch):
     np.testing.assert_array_equal(first[:], second[:])
 
 
+def test_a_folder_of_another_table_or_without_an_array_is_refused(table, folder):
+    schema = cvae.schema.infer(table, **OPTIONS)
+    stream_table(scan_table(folder), schema, folder / "encoded")
+    for other in (cvae.schema.infer(table, conditions=("town", "paid")), cvae.schema.infer(table)):
+        with pytest.raises(ValueError, match="encoded must be the whole arrays of this table and schema"):
+            stream_table(scan_table(folder), other, folder / "encoded")
+    (folder / "0.parquet").unlink()
+    with pytest.raises(ValueError, match="this table and schema .*remove the folder.*, got those of another one"):
+        stream_table(scan_table(folder), schema, folder / "encoded")
+    (folder / "encoded" / "x.npy").unlink()
+    with pytest.raises(ValueError, match="this table and schema .*, got c_0, c_1 alone"):
+        stream_table(scan_table(folder), schema, folder / "encoded")
+
+
 def test_a_row_that_does_not_suit_is_named_and_leaves_nothing_behind(table, folder, monkeypatch):
     monkeypatch.setattr(parquet, "PIECE_CELLS", 40 * 5)
     schema = cvae.schema.infer(table, **OPTIONS)
     table[:50].with_columns(town=pl.lit("Bern")).write_parquet(folder / "0.parquet")
     table[:5].with_columns(town=pl.lit("Rom")).write_parquet(folder / "1.parquet")
-    message = "column 'town' must be one of 'Bern', 'Graz', 'Ulm', .* got 'Rom' at row 10, counted from row 40"
+    message = "column 'town' must be one of 'Bern', 'Graz', 'Ulm', .* got 'Rom' at row 50"
     with pytest.raises(ValueError, match=message):
         stream_table(scan_table(folder), schema, folder / "encoded")
     assert not list(folder.glob("encoded*"))
+
+
+def test_damaged_values_are_found_when_they_are_read_or_before(table, folder):
+    content = bytearray((folder / "2.parquet").read_bytes())
+    content[4:400] = b"\xff" * 396
+    (folder / "2.parquet").write_bytes(content)
+    schema = cvae.schema.infer(table, **OPTIONS)
+    with pytest.raises(
+        ValueError, match=r"must be readable Parquet files, got .*\(skip_damaged leaves out such parts\)"
+    ):
+        stream_table(scan_table(folder), schema, folder / "encoded")
+    with pytest.warns(UserWarning, match=r"left out: .*2\.parquet"):
+        assert scan_table(folder, skip_damaged=True).collect().height == 33
 
 
 def test_a_damaged_file_is_named_or_left_out(table, folder):
@@ -82,5 +109,5 @@ def test_what_is_no_table_is_refused(table, folder):
     with pytest.raises(ValueError, match=r"must be a \.parquet file or a folder of them, got none"):
         scan_table(folder / "0.csv")
     table.drop("age").write_parquet(folder / "1.parquet")
-    with pytest.raises(ValueError, match=r"1\.parquet must have the columns of 0\.parquet, got \{'town': String"):
+    with pytest.raises(ValueError, match=r"1\.parquet must have the columns of 0\.parquet, .*, got age None"):
         scan_table(folder)

@@ -359,10 +359,10 @@ REFUSED = {
     "predict runs/images plain species": "plain must hold the condition 'age', got no labels.csv",
     "encode runs/images wide": "wide must hold examples of shape [N, 6, 5, 1], as the model was fitted to, got",
     "encode runs/images pixels.npy": "pixels.npy must hold the condition 'species', got one array alone (numpy.savez",
-    "encode runs/images table.csv": "table.csv must be arrays, .npz, .npy or a folder of them, or a folder of images, as the model was",
+    "encode runs/images table.csv": "table.csv must be arrays, .npz, .npy or a folder of them, or a folder of",
     "encode runs/images nowhere": "or a folder of images, as the model was fitted to, got no such file",
     "encode runs/rows.npy pixels.npy": "pixels.npy must hold examples of shape [N, 3], as the model was fitted to, got",
-    "encode runs/table.csv images": "images must be a table, .csv or .parquet, as the model was fitted to, got",
+    "encode runs/table.csv images": "images must be a table, .csv, .parquet or a folder of these, as the model was",
     "encode runs/arrays.npz none.npz": "FILE must hold at least one example, got shape (0, 6, 5, 1)",
     "encode runs/arrays.npz rows.npy --x kind": "rows.npy must hold examples of shape [N, 6, 5, 1]",
 }  # fmt: skip

@@ -73,7 +73,27 @@ def test_rows_are_those_of_the_files(arrays, folder):
     np.testing.assert_array_equal(x.take(np.array([50, 3]))[:], arrays["x"][[50, 3]])
     np.testing.assert_array_equal(x.map(lambda rows: rows[:, 0] / 2)[[7]], arrays["x"][[7], 0] / 2)
     np.testing.assert_array_equal(x.sample(), arrays["x"])
+    np.testing.assert_array_equal(np.asarray(x), arrays["x"])
+    assert found["label"][40] == arrays["label"][40]
     assert x.place(20) == f"row 0 of {folder / 'x' / '1.npy'}"
+
+
+def test_parts_of_other_names_and_files_that_change_are_refused(tmp_path):
+    for name, parts in {"x": ("9", "10"), "label": ("09", "10")}.items():
+        (tmp_path / name).mkdir()
+        for part in parts:
+            np.save(tmp_path / name / f"{part}.npy", np.zeros(4))
+    with pytest.raises(
+        ValueError, match=r"x must have parts of the names that those of 'label' have, .* got 09.npy, 9.npy"
+    ):
+        stream(tmp_path)
+    shutil.rmtree(tmp_path / "label")
+    x = stream(tmp_path)["x"]
+    np.save(tmp_path / "new.npy", np.ones(4))
+    os.utime(tmp_path / "new.npy", ns=(1, 1))
+    os.replace(tmp_path / "new.npy", tmp_path / "x" / "9.npy")
+    with pytest.raises(ValueError, match=r"9\.npy must stay as it was while it is read, got another one"):
+        x[:]
 
 
 def test_a_fit_has_the_bits_of_one_from_memory(model, params, arrays, examples, monkeypatch):

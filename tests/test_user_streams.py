@@ -49,6 +49,21 @@ def test_what_is_trained_on_stays_on_disk_and_the_rest_is_held_out(folder, monke
     assert "300 examples stay on disk: 260 of them are for training, 20 validate" in data.notes[0]
 
 
+def test_what_does_not_suit_is_named_by_its_row_in_the_file(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "x").mkdir()
+    for number in range(2):
+        np.save(tmp_path / "x" / f"{number}.npy", np.where(np.arange(100)[:, None] == 58, np.inf, rng.random((100, 2))))
+    np.save(tmp_path / "age.npy", np.where(np.arange(200) == 120, np.nan, rng.random(200)))
+    with pytest.raises(ValueError, match=r"'x' must be finite .* at row 58 of .*x/0\.npy"):
+        user_streams.load(user_data.Input(data=tmp_path, stream=True, x="x"))
+    np.save(tmp_path / "x" / "0.npy", rng.random((100, 2)))
+    np.save(tmp_path / "x" / "1.npy", rng.random((100, 2)))
+    options = user_data.Input(data=tmp_path, stream=True, x="x", condition=("continuous=age",))
+    with pytest.raises(ValueError, match=r"'age' must be finite .* at row 120 of .*age\.npy"):
+        user_streams.load(options)
+
+
 def test_a_part_of_x_may_be_given(folder):
     data = load(folder, "image=top_half")
     np.testing.assert_array_equal(data.train[1]["image"][5:9], data.train[0][5:9])
@@ -130,6 +145,7 @@ def test_the_command_fits_a_table_on_disk(table, tmp_path, monkeypatch):
             {},
             "--condition must name an array of .*, or a mask .*, got label=no",
         ),
+        ((), {"column": ("digit=count",)}, "--column must be left out for arrays: it is of a table"),
         (("image=boxes",), {}, "--condition must name an array of .*, got image=boxes"),
         (("continuous=short",), {}, "'short' must hold one entry per example of 'pixels', 300 of them, got 3"),
         ((), {"validation": 0.001}, "--data must leave two examples for each of train, validation and test"),
@@ -141,6 +157,8 @@ def test_what_cannot_stay_on_disk_is_refused(condition, options, message, folder
 
 
 def test_options_that_need_it_are_refused_without(folder):
+    with pytest.raises(ValueError, match="--stream must be given for .*data, a folder of .npy or .parquet files"):
+        fit.load(user_data.Input(data=folder))
     with pytest.raises(ValueError, match="--skip-damaged must come with --stream"):
         fit.load(user_data.Input(data=folder, skip_damaged=True))
     with pytest.raises(

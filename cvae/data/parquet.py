@@ -10,7 +10,9 @@ Parquet file cannot give without unpacking all of itself; the arrays can.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -22,7 +24,8 @@ import polars as pl
 from tqdm.auto import tqdm
 
 from cvae import checks
-from cvae.data.streams import stream
+from cvae.data.streams import SKIPPED, stream
+from cvae.settings import to_json
 from cvae.streamed import Streamed
 from cvae.tables import cleaned
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from cvae.schema import Schema
 
 PIECE_CELLS = 2**22  # that are read and encoded at a time
+RECORD = "table.json"  # of the schema and the number of rows
 
 
 def parquet_files(path: str | os.PathLike[str]) -> list[Path]:
@@ -43,7 +47,7 @@ def scan_table(path: str | os.PathLike[str], *, skip_damaged: bool = False) -> p
 
     Args:
         path: the file or folder.
-        skip_damaged: leave out files of a folder that cannot be opened, with a warning.
+        skip_damaged: leave out files of a folder that cannot be read, with a warning; each is read once for that.
 
     Raises:
         ValueError: names the file that is missing, damaged, or has other columns than the first.
@@ -53,16 +57,21 @@ def scan_table(path: str | os.PathLike[str], *, skip_damaged: bool = False) -> p
     found: dict[Path, Any] = {}
     for file in files:
         try:
-            found[file] = pl.read_parquet_schema(file)
+            found[file] = pl.read_parquet(file).schema if skip_damaged else pl.read_parquet_schema(file)
         except (pl.exceptions.PolarsError, OSError) as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             if not skip_damaged or len(files) == 1:
-                raise ValueError(f"{file} must be a readable Parquet file, got {reason}") from None
+                way_out = SKIPPED if len(files) > 1 else ""
+                raise ValueError(f"{file} must be a readable Parquet file, got {reason}{way_out}") from None
             warnings.warn(f"left out: {file}, {reason}", stacklevel=2)
     checks.require(len(found) > 0, str(path), "hold a file that can be read", "damaged ones only")
     first = next(iter(found))
     for file, columns in found.items():
-        checks.require(columns == found[first], str(file), f"have the columns of {first.name}", dict(columns))
+        both = {**found[first], **columns}
+        other = [f"{name} {columns.get(name)}" for name in both if columns.get(name) != found[first].get(name)]
+        same = list(columns.items()) == list(found[first].items())
+        rule = f"have the columns of {first.name}, in its order and of its types"
+        checks.require(same, str(file), rule, ", ".join(other[:4]) or "another order")
     return cleaned(pl.scan_parquet(list(found), glob=False))
 
 
@@ -74,40 +83,56 @@ def stream_table(
     Args:
         table: of `scan_table`.
         schema: of all of the table.
-        folder: where the arrays are written, eight bytes a number. One that exists is of an earlier call, and is read.
+        folder: where the arrays are written, eight bytes a number. One that an earlier call has written, of a table of
+            the same schema and size, is read.
         progress: show a bar.
 
     Raises:
-        ValueError: as `schema.encode`, with the first row of the piece of the table in which it counts rows.
+        ValueError: as `schema.encode`; or the folder is of another table; or a file is damaged, or the disk full.
     """
-    target = Path(folder)
+    target, size = Path(folder), int(table.select(pl.len()).collect().item())
+    record = {"schema": to_json(schema), "rows": size}
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
         try:
-            _encode(table, schema, scratch, progress)
+            _encode(table, schema, scratch, size, progress)
+            (scratch / RECORD).write_text(json.dumps(record), encoding="utf-8")
             if not target.exists():  # another process may have been faster
                 os.replace(scratch, target)
+        except pl.exceptions.PolarsError as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise ValueError(f"the table must be readable Parquet files, got {reason}{SKIPPED}") from None
+        except OSError as error:
+            cells = size * (len(schema.modelled) + len(schema.conditions))
+            rule = f"be a folder that can be written, with room for {8 * cells / 1e9:.2g} GB"
+            raise ValueError(f"{target.parent} must {rule}, got {error}") from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    arrays = stream(target)
+    names = {"x", *(f"c_{k}" for k in range(len(schema.conditions)))}
+    arrays, file = stream(target), target / RECORD
+    complete = file.is_file() and names <= arrays.keys()
+    same = complete and json.loads(file.read_text(encoding="utf-8")) == record
+    same &= all(len(each) == size for each in arrays.values())
+    rule = "be the whole arrays of this table and schema (remove the folder, or name another one)"
+    checks.require(same, str(target), rule, "those of another one" if complete else f"{', '.join(arrays)} alone")
     return arrays["x"], {column.name: arrays[f"c_{k}"] for k, column in enumerate(schema.conditions)}
 
 
-def _encode(table: pl.LazyFrame, schema: Schema, folder: Path, progress: bool) -> None:
+def _encode(table: pl.LazyFrame, schema: Schema, folder: Path, size: int, progress: bool) -> None:
     """Write the arrays, a piece of the table at a time."""
     wanted = [column.name for column in (*schema.modelled, *schema.conditions)]
-    size = int(table.select(pl.len()).collect().item())
     rows = max(1, PIECE_CELLS // len(wanted))
     files: dict[str, Any] = {}
     try:
-        with tqdm(total=size, desc="encoding", unit=" rows", unit_scale=True, disable=not progress) as bar:
+        hidden: Any = {} if progress else {"disable": True}  # else as $TQDM_DISABLE says
+        with tqdm(total=size, desc="encoding", unit=" rows", unit_scale=True, **hidden) as bar:
             for first in range(0, size, rows):
                 piece = table.select(wanted).slice(first, rows).collect()
                 try:
                     x, c = schema.encode(piece)
                 except ValueError as error:
-                    raise ValueError(f"{error}, counted from row {first:,} of the table") from None
+                    raise ValueError(_of_table(str(error), first)) from None
                 arrays = {"x": x} | {f"c_{k}": c[column.name] for k, column in enumerate(schema.conditions)}
                 for name, values in arrays.items():
                     assert values is not None
@@ -118,6 +143,11 @@ def _encode(table: pl.LazyFrame, schema: Schema, folder: Path, progress: bool) -
     finally:
         for file in files.values():
             file.close()
+
+
+def _of_table(message: str, first: int) -> str:
+    """A message about the rows of a piece as one about those of the table."""
+    return re.sub(r"at row (\d+)", lambda row: f"at row {first + int(row[1])}", message)
 
 
 def _begun(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:

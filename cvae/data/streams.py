@@ -23,6 +23,8 @@ from cvae import checks
 from cvae.data.npz import read_npy
 from cvae.streamed import Streamed
 
+SKIPPED = " (skip_damaged leaves out such parts)"
+
 
 def stream(path: str | os.PathLike[str], *, split: str = "train", skip_damaged: bool = False) -> dict[str, Streamed]:
     """The arrays of an `.npy` file or of a folder, on disk.
@@ -48,6 +50,12 @@ def stream(path: str | os.PathLike[str], *, split: str = "train", skip_damaged: 
     files |= {each.name: sorted(each.glob("*.npy")) for each in sorted(root.iterdir()) if each.is_dir()}
     files = {name: each for name, each in files.items() if each}
     checks.require(len(files) > 0, str(root), "hold arrays as NAME.npy or NAME/*.npy", "none")
+    parts = {name: [file.name for file in each] for name, each in files.items() if len(each) > 1}
+    for name, found in parts.items():
+        first = next(iter(parts))
+        rule = f"have parts of the names that those of {first!r} have, whose rows belong to its own"
+        others = sorted(set(found) ^ set(parts[first]))
+        checks.require(not others, str(root / name), rule, f"{', '.join(others[:4])} in one of them")
     if skip_damaged:
         files = _undamaged(files)
     return {name: _of_files(name, each) for name, each in files.items()}
@@ -55,9 +63,6 @@ def stream(path: str | os.PathLike[str], *, split: str = "train", skip_damaged: 
 
 def _undamaged(files: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]]:
     """The files that can be read; a part that cannot is left out of every array."""
-    names = [[file.name for file in each] for each in files.values() if len(each) > 1]
-    same = all(each == names[0] for each in names)
-    checks.require(same, "parts", "have the same names in every array, to leave out damaged ones", names)
     damaged = set()
     for each in files.values():
         for file in each:
@@ -72,7 +77,10 @@ def _undamaged(files: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]]:
 
 def _of_files(name: str, files: Sequence[Path]) -> Streamed:
     """One array from its parts in order."""
-    heads = [read_npy(file) for file in files]
+    try:
+        heads = [read_npy(file) for file in files]
+    except ValueError as error:
+        raise ValueError(f"{error}{SKIPPED if len(files) > 1 else ''}") from None
     first = heads[0]
     for file, head in zip(files, heads, strict=True):
         same = head.dtype == first.dtype and head.shape[1:] == first.shape[1:]
@@ -81,6 +89,7 @@ def _of_files(name: str, files: Sequence[Path]) -> Streamed:
     ends = np.cumsum([len(head) for head in heads])
     size, event, dtype = int(ends[-1]), first.shape[1:], first.dtype
     checks.require(size > 0, repr(name), "hold a row", "none")
+    states = [_state(file) for file in files]
     del heads, head, first
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -89,9 +98,9 @@ def _of_files(name: str, files: Sequence[Path]) -> Streamed:
         ascending = rows[order]
         found = np.empty((len(rows), *event), dtype)
         bounds = [0, *np.searchsorted(ascending, ends)]
-        for file, end, (low, high) in zip(files, ends, itertools.pairwise(bounds), strict=True):
+        for file, state, end, (low, high) in zip(files, states, ends, itertools.pairwise(bounds), strict=True):
             if low < high:
-                array = _mapped(file)
+                array = _mapped(file, state)
                 found[order[low:high]] = array[ascending[low:high] - (end - len(array))]
         return found
 
@@ -103,13 +112,22 @@ def _of_files(name: str, files: Sequence[Path]) -> Streamed:
     return Streamed((size, *event), dtype, read, place)
 
 
-def _mapped(file: Path) -> np.ndarray:
+def _state(file: Path) -> tuple[int, int]:
+    """The size and the time of a file, by which a change is noticed."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _mapped(file: Path, state: tuple[int, int]) -> np.ndarray:
     """The array of a file, mapped anew for each read: unmapped after it, its pages count as no memory of ours."""
+    reason = "another one"
     try:
         array: np.ndarray = np.load(file, mmap_mode="r")
+        same = _state(file) == state
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{file} must stay as it was while it is read, got {reason}") from None
+        reason, same = (str(error).splitlines() or [""])[0], False
+    if not same:
+        raise ValueError(f"{file} must stay as it was while it is read, got {reason}")
     if hasattr(mmap, "MADV_RANDOM"):
         array.base.madvise(mmap.MADV_RANDOM)  # type: ignore[union-attr]  # or 128 kB are read from the disk for every row
     return array

@@ -20,7 +20,7 @@ from cvae.classification import labels_of
 from cvae.columns import Column, as_words
 from cvae.conditions import Conditions, Image, Optional
 from cvae.config import Architecture, parts_of
-from cvae.data import npz_names, read_images, read_npy, read_npz, stream
+from cvae.data import npz_names, parquet_files, read_images, read_npy, read_npz, scan_table, stream
 from cvae.tables import SUFFIXES
 from experiments.harness.user_conditions import drawn_masks, every_mask
 
@@ -77,8 +77,11 @@ class Examples(NamedTuple):
 def check_kind(architecture: Architecture, path: Path) -> None:
     """Refuse a file of another kind than the model was fitted to."""
     table, is_folder = architecture.schema is not None, path.is_dir()
-    what = "a table, .csv or .parquet," if table else "arrays, .npz, .npy or a folder of them, or a folder of images,"
-    fits = not table if is_folder else path.is_file() and path.suffix in (SUFFIXES if table else ARRAYS)
+    what = "a table, .csv, .parquet or a folder of these,"
+    if not table:
+        what = "arrays, .npz, .npy or a folder of them, or a folder of images,"
+    is_file = path.is_file() and path.suffix in (SUFFIXES if table else ARRAYS)
+    fits = table == bool(parquet_files(path)) if is_folder else is_file
     got = "a folder" if is_folder else f"a {path.suffix} file" if path.is_file() else "no such file"
     checks.require(fits, str(path), f"be {what} as the model was fitted to", got)
 
@@ -106,7 +109,7 @@ def read(
         ValueError: it cannot be read, or lacks an array.
     """
     if architecture.schema is not None:
-        return Examples(architecture.schema.read(path))
+        return Examples(architecture.schema.read(scan_table(path) if path.is_dir() else path))
     held = _held(architecture, path, x, recorded)
     name = _name_of_x(architecture, path, held, x, recorded)
     raw = held.arrays[name]

@@ -38,12 +38,17 @@ def load(options: Input) -> UserData:
         ValueError: the file is none, lacks an array, or holds one that is not what it should be; names the array, the
             rule, the row, and where one line of NumPy mends it, that line.
     """
-    for name in ("optional", "exposure", "column", "schema"):
-        value = getattr(options, name)
-        checks.require(not value, f"--{name}", "be left out for arrays: it is of a table (.csv, .parquet)", value)
+    check_options(options)
     notes: list[str] = []
     arrays, name, wanted = user_files.read(options, notes)
     return of_arrays(options, arrays, name, wanted, None, notes)
+
+
+def check_options(options: Input) -> None:
+    """Refuse options that are of tables."""
+    for name in ("optional", "exposure", "column", "schema"):
+        value = getattr(options, name)
+        checks.require(not value, f"--{name}", "be left out for arrays: it is of a table (.csv, .parquet)", value)
 
 
 def of_arrays(

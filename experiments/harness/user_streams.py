@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from cvae.data import Rows, parquet_files, scan_table, stream, stream_table
 from cvae.data.datasets import cache_folder
 from cvae.settings import to_json
 from cvae.streamed import Streamed, row_bytes
-from experiments.harness import user_arrays, user_files, user_tables
+from experiments.harness import files, user_arrays, user_files, user_tables
 from experiments.harness.user_data import Input, UserData, name_of
 
 MOST_HELD_OUT = 10_000  # examples of the validation and of the test part
@@ -34,6 +36,8 @@ def load(options: Input) -> UserData:
         ValueError: as `user_arrays.load` and `data.stream`, or as `user_tables.load` and `data.scan_table`.
     """
     if parquet_files(options.data):
+        mixed = options.data.is_dir() and files.is_of_arrays(options.data)
+        checks.require(not mixed, str(options.data), "hold .npy files or .parquet files", "both")
         return _table(options)
     rule = "be an .npy or a .parquet file, or a folder, with --stream"
     checks.require(options.data.suffix == ".npy" or options.data.is_dir(), "--data", rule, options.data)
@@ -44,11 +48,15 @@ def _table(options: Input) -> UserData:
     """A table, encoded once into the user's cache."""
     given = user_tables.given_schema(options)
     table = scan_table(options.data, skip_damaged=options.skip_damaged)
-    schema = user_tables.schema_of(options, given, table)
-    files = [
+    try:
+        schema = user_tables.schema_of(options, given, table)
+    except pl.exceptions.PolarsError as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise ValueError(f"{options.data} must be readable, got {reason} (see --skip-damaged)") from None
+    state = [
         (os.path.realpath(file), file.stat().st_size, file.stat().st_mtime_ns) for file in parquet_files(options.data)
     ]
-    digest = hashlib.sha256(repr((files, to_json(schema))).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr((state, to_json(schema))).encode()).hexdigest()[:16]
     folder = cache_folder() / "tables" / f"{name_of(options)}-{digest}"
     x, c = stream_table(table, schema, folder, progress=True)
     rows, held_out = _rows(options, x, [c[column.name] for column in schema.conditions if column.is_label])
@@ -64,6 +72,7 @@ def _table(options: Input) -> UserData:
 
 def _arrays(options: Input) -> UserData:
     """Arrays, of which those that the options name are read."""
+    user_arrays.check_options(options)
     arrays = stream(options.data, skip_damaged=options.skip_damaged)
     wanted = user_files.parse(options)
     name = user_files.name_of_x(options, arrays, wanted)
@@ -81,7 +90,10 @@ def _arrays(options: Input) -> UserData:
     names = [name, *(each.name for each in wanted if each.name in arrays)]
     in_memory = {each: arrays[each][chosen] for each in names}
     notes = [f"{_of_parts(size, rows, held_out)}; kinds and ranges are those of {len(chosen):,}"]
-    data = user_arrays.of_arrays(options, in_memory, name, wanted, parts, notes)
+    try:
+        data = user_arrays.of_arrays(options, in_memory, name, wanted, parts, notes)
+    except ValueError as error:
+        raise ValueError(_of_file(str(error), arrays, name, chosen)) from None
     x, c = data.train
     on_disk = {key: arrays[name if key == "image" else key] for key in c}
     train = _like(arrays[name], rows, x), {key: _like(on_disk[key], rows, c[key]) for key in c}
@@ -92,6 +104,12 @@ def _in_memory(held_out: Rows) -> tuple[np.ndarray, Rows]:
     """All rows that are in memory, and which of these each part has."""
     ends = np.cumsum([len(part) for part in held_out])
     return np.concatenate(held_out), Rows(*np.split(np.arange(ends[-1]), ends[:-1]))
+
+
+def _of_file(message: str, arrays: Mapping[str, Streamed], name: str, chosen: np.ndarray) -> str:
+    """A message about the rows in memory as one about those of a file."""
+    array = arrays[next((each for each in arrays if repr(each) in message), name)]
+    return re.sub(r"\brow (\d+)", lambda row: array.place(int(chosen[int(row[1])])), message)
 
 
 def _of_parts(size: int, rows: np.ndarray, held_out: Rows) -> str:
