@@ -68,7 +68,7 @@ def test_a_folder_of_another_table_or_without_an_array_is_refused(table, folder)
     with pytest.raises(ValueError, match=r"this table and schema .*remove the folder.*, got those of another one"):
         stream_table(scan_table(folder), schema, folder / "encoded")
     (folder / "encoded" / "x.npy").unlink()
-    with pytest.raises(ValueError, match="this table and schema .*, got c_0, c_1 alone"):
+    with pytest.raises(ValueError, match=r"this table and schema .*, got c_0, c_1 alone"):
         stream_table(scan_table(folder), schema, folder / "encoded")
 
 

@@ -157,7 +157,7 @@ def test_what_cannot_stay_on_disk_is_refused(condition, options, message, folder
 
 
 def test_options_that_need_it_are_refused_without(folder):
-    with pytest.raises(ValueError, match="--stream must be given for .*data, a folder of .npy or .parquet files"):
+    with pytest.raises(ValueError, match=r"--stream must be given for .*data, a folder of \.npy or \.parquet files"):
         fit.load(user_data.Input(data=folder))
     with pytest.raises(ValueError, match="--skip-damaged must come with --stream"):
         fit.load(user_data.Input(data=folder, skip_damaged=True))
