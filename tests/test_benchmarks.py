@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cvae
-from benchmarks import contenders, epoch, floor, members, rounds, saving, streaming
+from benchmarks import contenders, epoch, floor, members, precision, rounds, saving, streaming
 from benchmarks.workers import Crew, command_of
 from cvae.settings import replace
 
@@ -160,6 +160,15 @@ def test_results_say_where_they_come_from(tmp_path):
 def test_bad_options_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         settings()
+
+
+def test_bfloat16_is_measured_in_nats(tmp_path):
+    """Other products than those of float32, by little."""
+    precision.main(precision.Settings(dataset="digits", seeds=(3,), epochs=1, out=tmp_path / "precision.json"))
+    found = json.loads((tmp_path / "precision.json").read_text())["results"]["3"]
+    assert 0 < abs(found["computing"]["value"]) < 0.01 * found["loss"]["value"]
+    assert 0 < found["computing"]["standard_error"] < found["loss"]["standard_error"]
+    assert 0 < abs(found["training"]["value"]) < 0.1 * found["loss"]["value"]
 
 
 def test_members_and_arrays_on_disk_are_measured(tmp_path):

@@ -99,8 +99,9 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(finished, tmp_path):
         runs.save(finished, model, params)
     with pytest.raises(ValueError, match=r"model must be made by cvae.make, got functions of your own"):
         runs.save(tmp_path / "model", model._replace(architecture=None), params)
+    wider = cvae.make(cvae.replace(MODELS["cvae"], latent_size=MODELS["cvae"].latent_size + 1))
     with pytest.raises(ValueError, match=r"leaf decoder\..* must have shape \(\d+, 7\), got \(\d+, 7\) in params"):
-        runs.save(tmp_path / "model", model, make_params(cvae.make(MODELS["vae"]), 1))
+        runs.save(tmp_path / "model", model, make_params(wider, 1))
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"folder must be a folder, got a file at .*file"):
         runs.save(tmp_path / "file", model, params)
