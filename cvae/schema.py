@@ -156,7 +156,7 @@ class Schema:
 def _condition_values(column: Column, values: np.ndarray) -> np.ndarray:
     """The values of a column as its condition takes them: [N] for labels and exposures, else [N, 1]."""
     missing = np.isnan(values)
-    rule = "be known in every row" + " (or be an optional condition)" * (column.role == "condition")
+    rule = "be known in every row" + f" (or be optional, --optional {column.name})" * (column.role == "condition")
     known = column.role == "optional condition" or not missing.any()
     checks.require(known, f"{column.role} {column.name!r}", rule, f"a missing value at row {int(missing.argmax())}")
     if column.role == "exposure":
