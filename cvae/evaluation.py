@@ -24,6 +24,7 @@ from cvae.model import CVAE, as_floats, check_examples
 from cvae.networks import Params
 from cvae.objectives import Elbo, ImportanceEstimate, elbo, importance_estimate
 from cvae.origin import at_origin
+from cvae.progress import bar_options
 
 ACTIVE = 0.01  # variance over examples above which a latent counts as active; Burda et al. 2016
 
@@ -109,8 +110,7 @@ def over_examples(
     batch_size = -(-min(batch_size, size) // data) * data
     apply, (params, key) = on(mesh, _apply), put(mesh, (params, key))
     fixed, chunks = tuple(sorted(options.items())), []
-    hidden: Any = {"disable": True} if progress is None else {}  # else as $TQDM_DISABLE says
-    bar = tqdm(total=size, desc=progress, unit="ex", unit_scale=True, leave=False, **hidden)
+    bar = tqdm(total=size, desc=progress, unit="ex", unit_scale=True, leave=False, **bar_options(progress is not None))
     with bar:
         for first in range(0, size, batch_size):
             rows = np.arange(first, first + batch_size) % size  # the last batch is filled up from the start

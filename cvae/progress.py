@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from cvae.loop import Epoch, Progress
 
 INTERVAL = 0.5  # seconds between refreshes; a notebook stores every one
+
+
+def bar_options(shown: bool) -> dict[str, Any]:
+    """Options of a bar by which it is shown, unless $TQDM_DISABLE is set, or not at all."""
+    return {} if shown else {"disable": True}
 
 
 class Bar:
@@ -27,7 +32,7 @@ class Bar:
             unit="epoch",
             mininterval=INTERVAL,
             miniters=0,
-            **({"disable": True} if disable else {}),  # else as $TQDM_DISABLE says
+            **bar_options(not disable),
         )
         self._compiled, self._began = threading.Event(), time.monotonic()
         self._thread = threading.Thread(target=self._tick, daemon=True)

@@ -70,7 +70,7 @@ def _read(path: Path, words: Sequence[str]) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
+        raise ValueError(f"{path} must be a readable table, got {first_line(error)}") from None
 
 
 def _read_csv(path: Path, words: Sequence[str]) -> pl.DataFrame:
@@ -79,7 +79,7 @@ def _read_csv(path: Path, words: Sequence[str]) -> pl.DataFrame:
         table = _parse(path, names, words)
     except (pl.exceptions.PolarsError, OSError) as error:
         _check_widths(path)
-        raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
+        raise ValueError(f"{path} must be a readable table, got {first_line(error)}") from None
     if table.width > 1 and table.to_series(-1).null_count() > 0:  # where polars would fill up a short line
         _check_widths(path)
     table = table.with_columns(_of_one_kind(path, column) for column in table if column.name not in words)
@@ -110,7 +110,8 @@ def _parse(path: Path, names: list[str], words: Sequence[str]) -> pl.DataFrame:
     return parse(None)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of its message, which a longer message quotes."""
     lines = str(error).strip().splitlines() or ["no message"]
     return f"{type(error).__name__}: {lines[0][:300]}"
 
@@ -126,7 +127,7 @@ def _lines(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8 text (save it as such), got {error}") from None
     except (OSError, csv.Error) as error:
-        raise ValueError(f"{path} must be a readable table, got {_first_line(error)}") from None
+        raise ValueError(f"{path} must be a readable table, got {first_line(error)}") from None
 
 
 def _names(path: Path) -> list[str]:

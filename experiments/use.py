@@ -9,11 +9,11 @@
     python -m experiments.use counterfactual runs/fit_birds birds/ --set species=owl
 
 RUN is the folder of a fitted model, of any experiment or of `cvae.save`. FILE is of the kind that it was fitted to: a
-table (.csv or .parquet), arrays (.npz, .npy, or a folder of .npy files) or a folder of images with their labels.csv,
-conditions by their names.
-What is written is in the form of FILE, with a row or image for each of FILE; results on a folder of images are a table.
-Where FILE is the very data of the fit, the results have a column `part` (train, validation or test), and the summary
-that is printed is of the test part. The same functions are `cvae.use` in Python.
+table (.csv, .parquet, or a folder of .parquet files), arrays (.npz, .npy, or a folder of .npy files) or a folder of
+images with their labels.csv, conditions by their names. What is written is in the form of FILE, with a row or image for
+each of FILE; results on a folder of images are a table. Where FILE is the very data of the fit, the results have a
+column `part` (train, validation or test), and the summary that is printed is of the test part; not so where the fit was
+with `--stream`. The same functions are `cvae.use` in Python.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def test_a_table_stays_on_disk_under_the_schema_of_all_its_rows(table, tmp_path,
 
 
 def test_the_command_fits_a_table_on_disk(table, tmp_path, monkeypatch):
-    """Its next commands read a file, and no folder; no row is said to have been of a part."""
+    """The next commands read its file, or the folder of its files; no row is said to have been of a part."""
     monkeypatch.setenv("CVAE_CACHE_DIR", str(tmp_path / "cache"))
     file, out = tmp_path / "rows.parquet", tmp_path / "run"
     pl.read_parquet(table / "*.parquet").write_parquet(file)
@@ -135,6 +135,12 @@ def test_the_command_fits_a_table_on_disk(table, tmp_path, monkeypatch):
     again = call(fit, "--data", str(file), *arguments)
     assert "encoding" not in again.stderr
     assert use.part_of(out, file, N) is None
+    scores = []
+    for number, source in enumerate((file, table)):
+        scores.append(tmp_path / f"{number}.parquet")
+        scored = call(use, "score", str(out), str(source), "--samples", "5", "--out", str(scores[-1]))
+        assert scored.returncode == 0, scored.stderr
+    assert pl.read_parquet(scores[0]).equals(pl.read_parquet(scores[1]))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +160,13 @@ def test_the_command_fits_a_table_on_disk(table, tmp_path, monkeypatch):
 def test_what_cannot_stay_on_disk_is_refused(condition, options, message, folder):
     with pytest.raises(ValueError, match=message):
         load(folder, *condition, **options)
+
+
+def test_a_folder_of_arrays_and_tables_is_refused(table, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((9, 2)))
+    pl.read_parquet(table / "*.parquet").write_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=r"must hold \.npy files or \.parquet files, got both"):
+        user_streams.load(user_data.Input(data=tmp_path, stream=True))
 
 
 def test_options_that_need_it_are_refused_without(folder):

@@ -25,9 +25,10 @@ from tqdm.auto import tqdm
 
 from cvae import checks
 from cvae.data.streams import SKIPPED, stream
+from cvae.progress import bar_options
 from cvae.settings import to_json
 from cvae.streamed import Streamed
-from cvae.tables import cleaned
+from cvae.tables import cleaned, first_line
 
 if TYPE_CHECKING:
     from cvae.schema import Schema
@@ -59,7 +60,7 @@ def scan_table(path: str | os.PathLike[str], *, skip_damaged: bool = False) -> p
         try:
             found[file] = pl.read_parquet(file).schema if skip_damaged else pl.read_parquet_schema(file)
         except (pl.exceptions.PolarsError, OSError) as error:
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            reason = first_line(error)
             if not skip_damaged or len(files) == 1:
                 way_out = SKIPPED if len(files) > 1 else ""
                 raise ValueError(f"{file} must be a readable Parquet file, got {reason}{way_out}") from None
@@ -101,11 +102,11 @@ def stream_table(
             if not target.exists():  # another process may have been faster
                 os.replace(scratch, target)
         except pl.exceptions.PolarsError as error:
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            reason = first_line(error)
             raise ValueError(f"the table must be readable Parquet files, got {reason}{SKIPPED}") from None
         except OSError as error:
             cells = size * (len(schema.modelled) + len(schema.conditions))
-            rule = f"be a folder that can be written, with room for {8 * cells / 1e9:.2g} GB"
+            rule = f"be a folder that can be written, with {8 * cells / 1e9:.2g} GB free"
             raise ValueError(f"{target.parent} must {rule}, got {error}") from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -125,8 +126,7 @@ def _encode(table: pl.LazyFrame, schema: Schema, folder: Path, size: int, progre
     rows = max(1, PIECE_CELLS // len(wanted))
     files: dict[str, Any] = {}
     try:
-        hidden: Any = {} if progress else {"disable": True}  # else as $TQDM_DISABLE says
-        with tqdm(total=size, desc="encoding", unit=" rows", unit_scale=True, **hidden) as bar:
+        with tqdm(total=size, desc="encoding", unit=" rows", unit_scale=True, **bar_options(progress)) as bar:
             for first in range(0, size, rows):
                 piece = table.select(wanted).slice(first, rows).collect()
                 try:

@@ -72,9 +72,9 @@ class Conditioned(nnx.Module):
         self, inputs: int, outputs: int, features: int, architecture: Architecture, rngs: nnx.Rngs, *, first: bool
     ):
         how, relu = architecture.conditioning, architecture.body == "mlp"
-        enters = features > 0 and (first or how != "concat")
         self.alone = inputs == 0
-        concat, film = (enters and not self.alone and (how == "film") == is_film for is_film in (False, True))
+        enters = features > 0 and (first or how != "concat") and not self.alone
+        concat, film = enters and how != "film", enters and how == "film"
         self.linear = linear(features if self.alone else inputs + concat * features, outputs, rngs, relu=relu)
         self.film = linear(features, 2 * outputs, rngs, relu=relu) if film else None
         # Drawn as one kernel, and two from here on: the product with f is the same for all samples of z of an example,

@@ -22,6 +22,7 @@ from cvae.data import Rows, parquet_files, scan_table, stream, stream_table
 from cvae.data.datasets import cache_folder
 from cvae.settings import to_json
 from cvae.streamed import Streamed, row_bytes
+from cvae.tables import first_line
 from experiments.harness import files, user_arrays, user_files, user_tables
 from experiments.harness.user_data import Input, UserData, name_of
 
@@ -51,8 +52,7 @@ def _table(options: Input) -> UserData:
     try:
         schema = user_tables.schema_of(options, given, table)
     except pl.exceptions.PolarsError as error:
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise ValueError(f"{options.data} must be readable, got {reason} (see --skip-damaged)") from None
+        raise ValueError(f"{options.data} must be readable, got {first_line(error)} (see --skip-damaged)") from None
     state = [
         (os.path.realpath(file), file.stat().st_size, file.stat().st_mtime_ns) for file in parquet_files(options.data)
     ]

@@ -17,6 +17,7 @@ from skimage.morphology import skeletonize
 from tqdm.auto import tqdm
 
 from cvae import checks
+from cvae.progress import bar_options
 
 NAMES = ("thickness", "slant")  # the columns of `measure`
 
@@ -39,7 +40,7 @@ def measure(x: Any, progress: bool = False) -> np.ndarray:
     pixels = checks.Spec((*checks.shape_of("x", x)[1:3], 1), "pixels", 0, 1)
     pixels.check("x", x)
     measured = np.empty((len(x), len(NAMES)), np.float32)
-    with tqdm(total=len(x), desc="measuring strokes", unit="image", disable=not progress) as bar:
+    with tqdm(total=len(x), desc="measuring strokes", unit="image", **bar_options(progress)) as bar:
         for start in range(0, len(x), _CHUNK):
             grey = np.asarray(pixels.cast(x[start : start + _CHUNK]), np.float32)[..., 0]
             measured[start : start + len(grey)] = np.stack([thickness(grey), slant(grey)], axis=1)
