@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 import cvae
 from benchmarks.rounds import Row
-from cvae.networks import native_convolutions
 
 ADAM_BYTES = 7 * 4  # per parameter in float32: it, its gradient and two moments read, it and the moments written
 
@@ -31,8 +31,8 @@ def adam_bytes(architecture: cvae.Architecture) -> int:
 def step_flops(architecture: cvae.Architecture, batch_size: int) -> int:
     """Floating-point operations of the matrix products and convolutions of the gradient of the ELBO.
 
-    A multiplication and an addition are two. They are counted in what JAX traces, so what needs no gradient, such as
-    the input of the first layer, has none.
+    A multiplication and an addition are two. They are counted in what JAX traces and a result depends on, so what
+    needs no gradient, such as the input of the first layer, has none.
     """
     model, specs = cvae.make(architecture), architecture.condition.spec
     x: Any = np.zeros((batch_size, *architecture.event_shape), np.float32)
@@ -44,19 +44,19 @@ def step_flops(architecture: cvae.Architecture, batch_size: int) -> int:
     def loss(params: Any) -> Any:
         return -cvae.elbo(model, params, jax.random.key(0), x, c).value.mean()
 
-    with native_convolutions():
-        traced = jax.make_jaxpr(jax.grad(loss))(parameters(architecture))
-    return sum(_flops(equation) for equation in _equations(traced.jaxpr))
+    traced = jax.make_jaxpr(jax.grad(loss))(parameters(architecture)).jaxpr
+    needed, _ = dce_jaxpr(traced, [True] * len(traced.outvars))
+    return sum(times * _flops(equation) for times, equation in _equations(needed))
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    """The equations of a program, those of its functions in their place."""
+def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[int, Any]]:
+    """The equations of a program, those of its functions and loops in their place, and how often each is computed."""
     for equation in jaxpr.eqns:
-        inner = [value for value in equation.params.values() if hasattr(value, "jaxpr")]
+        inner = [value for value in equation.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
         for value in inner:
-            yield from _equations(value.jaxpr)
+            yield from _equations(getattr(value, "jaxpr", value), times * equation.params.get("length", 1))
         if not inner:
-            yield equation
+            yield times, equation
 
 
 def _flops(equation: Any) -> int:

@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks import floor
 from benchmarks.contenders import EPOCH_OF, SIZES, Train, accelerator
 from benchmarks.rounds import Examples
+from experiments.harness.compilation import use_eigen_convolutions
 
 ROOT = Path(__file__).resolve().parent.parent
 Command = tuple[list[str], Path]  # command line without the folder of the examples, and working directory
@@ -42,6 +43,8 @@ def work(name: str, folder: Path) -> None:
     def answer(**fields: Any) -> None:
         answers.write(json.dumps(fields) + "\n")
 
+    if name in ("cvae", "floor"):
+        use_eigen_convolutions()  # as commands do
     examples = Examples(np.load(folder / "x.npy"), np.load(folder / "label.npy"))
     answer(accelerator=accelerator(name))
     train: Train | None = None

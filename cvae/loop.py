@@ -25,7 +25,7 @@ from cvae.networks import BODIES, Params
 from cvae.streamed import on_disk
 from cvae.training import Metrics, TrainState, shuffled
 
-MOST_STEPS = 1000  # of a compiled call, after which Ctrl-C is heard
+MOST_STEPS = 1000  # of a compiled call on an accelerator, or of networks that are no body of ours
 AHEAD, READERS = 3, 2  # calls whose batches are read ahead, and threads that read
 CALL_BYTES = 2**24  # of the batches of a call that are read from a disk, of which a few are in memory
 REMEDY = "try a lower learning_rate, or a clip_norm such as 10"
@@ -93,14 +93,14 @@ def check_resumed(start: Progress, training: Training) -> None:
 def steps_per_call(model: CVAE, steps: int, bytes_read: int = 0) -> int:
     """How many of an epoch's steps a compiled call computes.
 
-    Many for small steps, because each call costs a millisecond; fewer where a step reads many bytes from a disk; one
-    where XLA computes the body slowly in a loop. Equal parts of an epoch if there are any, so that only one program is
-    compiled.
+    Many, because each call costs a millisecond; fewer where a step takes a CPU long, or reads many bytes from a disk.
+    Equal parts of an epoch if there are any, so that only one program is compiled.
     """
-    body = BODIES[model.architecture.body] if model.architecture else None
-    if body is not None and body.slow_in_loops and jax.default_backend() == "cpu":
-        return 1
-    most = min(MOST_STEPS, max(1, CALL_BYTES // bytes_read)) if bytes_read else MOST_STEPS
+    most = MOST_STEPS
+    if model.architecture and jax.default_backend() == "cpu":
+        most = BODIES[model.architecture.body].most_steps
+    if bytes_read:
+        most = min(most, max(1, CALL_BYTES // bytes_read))
     calls = -(-steps // most)
     even = (number for number in range(calls, 2 * calls + 1) if steps % number == 0)
     return -(-steps // next(even, calls))

@@ -20,7 +20,7 @@ from cvae.config import Training
 from cvae.data.augmentation import Augment
 from cvae.devices import spread
 from cvae.model import CVAE
-from cvae.networks import Params, native_convolutions
+from cvae.networks import Params
 from cvae.objectives import hybrid, log_weights
 from cvae.settings import replace
 
@@ -109,8 +109,6 @@ def train_steps(
 ) -> tuple[TrainState, Metrics]:
     """Steps of an epoch, all or a part of them, as one compiled scan; a sweep is its `vmap` over states and keys.
 
-    A single step is in no loop, where a CPU computes convolutions several times as fast.
-
     Args:
         model: the model.
         training: the settings; `static_settings` of them decide the compiled program.
@@ -146,10 +144,6 @@ def train_steps(
         rate = state.hyperparams.learning_rate if optimizer is None else None
         return _updated(state, gradient, transform, rate, training), metrics
 
-    if len(numbers) == 1:
-        with native_convolutions():
-            state, metrics = step(state, jax.tree.map(lambda values: values[0], (keys, batches)))
-        return state, jax.tree.map(lambda value: value[None], metrics)
     # Two steps per iteration: XLA then updates the weights in place instead of copying them first. It compiles twice as
     # much for that, which few steps do not earn back.
     return lax.scan(step, state, (keys, batches), unroll=2 if len(numbers) >= UNROLLED_FROM else 1)

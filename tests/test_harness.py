@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,7 +23,7 @@ from cvae import runs
 from experiments import __main__ as listing
 from experiments import mnist_label
 from experiments.harness import Row, cli, finished, interruption, tables
-from experiments.harness.compilation import enable_cache
+from experiments.harness.compilation import EIGEN, enable_cache, use_eigen_convolutions
 from experiments.harness.run import plain
 from tests.commands import ROOT, assert_refused, call, offline
 from tests.stress import kills
@@ -362,6 +363,22 @@ def test_help_names_the_command_and_its_options(name, monkeypatch):
 
 
 # Compiled programs
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, EIGEN), ("--theirs", f"{EIGEN} --theirs"), (f"{EIGEN} --theirs", f"{EIGEN} --theirs")]
+)
+def test_commands_use_eigen_convolutions(before, after, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False) if before is None else monkeypatch.setenv("XLA_FLAGS", before)
+    use_eigen_convolutions()
+    assert os.environ["XLA_FLAGS"] == after
+
+
+def test_an_unknown_xla_gets_no_flag_that_might_end_the_process(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
+    use_eigen_convolutions()
+    assert "XLA_FLAGS" not in os.environ
 
 
 def test_compiled_programs_are_cached_where_a_folder_can_be_made(monkeypatch, tmp_path):

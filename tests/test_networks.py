@@ -10,6 +10,7 @@ from scipy.ndimage import correlate
 import cvae
 from cvae import networks
 from cvae.model import feature_sizes
+from cvae.networks import conv
 from cvae.networks.conv import convolve, depth_to_space, space_to_depth
 from tests.conftest import build, weights
 
@@ -188,12 +189,13 @@ def correlated(x: np.ndarray, weights: dict) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (1, 1)])
-def test_nine_products_are_the_native_convolution(inputs, outputs, monkeypatch):
-    """Values and gradients, also where a sweep gives the kernel a leading axis."""
+def test_gradients_of_a_convolution_on_a_cpu_are_those_of_any_other(inputs, outputs, monkeypatch):
+    """By products of a few images at a time; also where a sweep gives the kernel a leading axis, and forward."""
     rng = np.random.default_rng(inputs)
-    x = rng.normal(size=(2, 4, 5, inputs)).astype(np.float32)
+    x = rng.normal(size=(6, 4, 5, inputs)).astype(np.float32)
     kernels = rng.normal(size=(2, 3, 3, inputs, outputs)).astype(np.float32)
-    direction = rng.normal(size=(2, 2, 4, 5, outputs)).astype(np.float32)
+    direction = rng.normal(size=(2, 6, 4, 5, outputs)).astype(np.float32)
+    monkeypatch.setattr(conv, "CHUNK_BYTES", 2 * 4 * 4 * 5 * 3 * (inputs + outputs))
     both = {}
     for backend in ("cpu", "gpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
@@ -201,15 +203,24 @@ def test_nine_products_are_the_native_convolution(inputs, outputs, monkeypatch):
         @jax.jit  # a function of its own for each: JAX caches what it has traced, whatever the backend
         def run(x, kernels):
             value, transpose = jax.vjp(jax.vmap(convolve, (None, 0)), x, kernels)
-            return convolve(x, kernels[0]), value, transpose(direction)
+            forward = jax.jvp(convolve, (x, kernels[0]), (x + 1, kernels[1]))
+            return convolve(x, kernels[0]), value, transpose(direction), forward
 
-        native = "conv_general_dilated" in str(jax.make_jaxpr(run)(x, kernels))
-        assert native == (backend == "gpu")
+        in_chunks = "scan" in str(jax.make_jaxpr(run)(x, kernels))
+        assert in_chunks == (backend == "cpu")
         both[backend] = run(x, kernels)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), both["cpu"], both["gpu"])
-    one, members, _ = both["cpu"]
+    one, members, *_ = both["cpu"]
     np.testing.assert_allclose(one, members[0], **CLOSE)
     np.testing.assert_allclose(one, correlated(x, {"kernel": kernels[0], "bias": 0}), **CLOSE)
+
+
+def test_the_gradient_of_a_kernel_stores_no_shifted_images():
+    """It would take three times the memory of the images, which are all that a gradient needs."""
+    x, kernel = jnp.ones((8, 4, 4, 3)), jnp.ones((3, 3, 3, 3))
+    _, transpose = jax.linearize(lambda kernel: convolve(x, kernel), kernel)
+    constants = jax.make_jaxpr(transpose)(kernel).consts
+    assert max(value.size for value in constants) == x.size
 
 
 def test_squares_of_pixels_become_channels_and_back():

@@ -4,7 +4,7 @@ Only this package imports flax. A body is one class (`layers.Body`) and an entry
 `cvae.networks.BODIES["mine"] = Mine`.
 """
 
-from cvae.networks.conv import Convolutional, native_convolutions
+from cvae.networks.conv import Convolutional
 from cvae.networks.latents import Network, Params, decoder, encoder, guess, prior
 from cvae.networks.layers import Body, Part
 from cvae.networks.mlp import MLP, ResidualMLP
@@ -12,5 +12,5 @@ from cvae.networks.mlp import MLP, ResidualMLP
 BODIES: dict[str, type[Body]] = {"mlp": MLP, "residual": ResidualMLP, "convolutional": Convolutional}
 
 __all__ = [
-    "BODIES", "Body", "Network", "Params", "Part", "decoder", "encoder", "guess", "native_convolutions", "prior",
+    "BODIES", "Body", "Network", "Params", "Part", "decoder", "encoder", "guess", "prior",
 ]  # fmt: skip

@@ -7,9 +7,7 @@ layer. A decoder expands, in mirror image. Images whose sides cannot be halved s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
@@ -39,7 +37,7 @@ class Convolutional(Body):
         K block(h + K images)
     """
 
-    slow_in_loops = True
+    most_steps = 10
 
     def __init__(self, part: Part, rngs: nnx.Rngs):
         *channels, self.size = part.architecture.hidden
@@ -152,18 +150,7 @@ class Block(nnx.Module):
         return hidden + self.outer(nnx.gelu(self.inner(self.norm(hidden))))
 
 
-_conv, _matmul = rounded(lax.conv_general_dilated), rounded(jnp.matmul)
-_native: ContextVar[bool] = ContextVar("native", default=False)
-
-
-@contextmanager
-def native_convolutions() -> Iterator[None]:
-    """What is traced in this context is in no loop, so `convolve` uses XLA's own convolution on a CPU too."""
-    token = _native.set(True)
-    try:
-        yield
-    finally:
-        _native.reset(token)
+CHUNK_BYTES = 4 << 20  # of a few images in the gradient of a kernel on a CPU, which stay in its cache
 
 
 def convolve(x: Array, kernel: Array) -> Array:
@@ -171,28 +158,59 @@ def convolve(x: Array, kernel: Array) -> Array:
 
         y[b, h, w] = sum_ij  kernel[i, j]^T x[b, h + i - 1, w + j - 1]
 
-    On a CPU it is written as that sum of nine shifted matrix products, because XLA leaves its fast convolution inside
-    loops, and many steps are one (jax issue 12868). To fewer channels the products are shifted, else their inputs.
-
     Shapes: [B, H, W, I], [3, 3, I, O] -> [B, H, W, O].
     """
-    if _native.get() or jax.default_backend() != "cpu":
-        return _conv(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    _, height, width, inputs = x.shape
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    function = _with_fast_gradients if jax.default_backend() == "cpu" else _convolution
+    return rounded(function)(x.astype(dtype), kernel.astype(dtype))
+
+
+def _convolution(x: Array, kernel: Array, layout: str = "HWIO") -> Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", layout, "NHWC"))
+
+
+@jax.custom_jvp
+def _with_fast_gradients(x: Array, kernel: Array) -> Array:
+    """A convolution whose gradients a CPU computes fast, in loops too.
+
+    XLA's fast convolution has its dimensions in the order NHWC, HWIO. The gradients of a convolution have another; in a
+    loop, where many training steps are, XLA then takes ten to fifty times as long (jax issue 12868). JAX gets gradients
+    by transposing the derivative below: the part in x, whose kernel is HWOI, becomes a convolution whose kernel is
+    HWIO, and the part in the kernel becomes matrix products.
+    """
+    return _convolution(x, kernel)
+
+
+@_with_fast_gradients.defjvp
+def _derivative(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, kernel), (x_dot, kernel_dot) = primals, tangents
+    y_dot = _convolution(x_dot, kernel.swapaxes(2, 3), "HWOI") + _by_products(x, kernel_dot)
+    return _with_fast_gradients(x, kernel), y_dot
+
+
+def _by_products(x: Array, kernel: Array) -> Array:
+    """The same convolution as three matrix products, one per row of the kernel, of a few images at a time.
+
+    Shapes: as of `convolve`.
+    """
+    batch, height, width, inputs = x.shape
     outputs = kernel.shape[-1]
-    narrowing = outputs < inputs
-    if narrowing:
-        x = _matmul(x, kernel.transpose(2, 0, 1, 3).reshape(inputs, 9 * outputs))
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    most = CHUNK_BYTES // (4 * height * width * 3 * (inputs + outputs))
+    images = max(number for number in range(1, batch + 1) if batch % number == 0 and number <= max(1, most))
+    # Images of a chunk are far apart: where a batch is on several devices, some are on each.
+    chunks = x.reshape(images, batch // images, height, width, inputs)
+    rows = kernel.reshape(3, 3 * inputs, outputs)
 
-    def tap(i: int, j: int) -> Array:
-        shifted = padded[:, i : i + height, j : j + width]
-        if not narrowing:
-            return _matmul(shifted, kernel[i, j])
-        return shifted[..., (3 * i + j) * outputs :][..., :outputs]
+    @partial(jax.checkpoint, prevent_cse=False)  # or a gradient would store three times the images
+    def chunk(rows: Array, number: Array) -> Array:
+        padded = jnp.pad(chunks[:, number], ((0, 0), (0, 0), (1, 1), (0, 0)))
+        beside = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
+        products = (jnp.pad(beside @ row, ((0, 0), (1, 1), (0, 0), (0, 0))) for row in rows)
+        above, middle, below = (product[:, i : i + height] for i, product in enumerate(products))
+        return above + middle + below
 
-    first, *others = (tap(i, j) for i in range(3) for j in range(3))
-    return sum(others, start=first)
+    y: Array = lax.map(partial(chunk, rows), jnp.arange(batch // images))
+    return y.swapaxes(0, 1).reshape(batch, height, width, outputs)
 
 
 def space_to_depth(x: Array) -> Array:

@@ -117,7 +117,7 @@ class Body(nnx.Module):
     """
 
     size: int
-    slow_in_loops = False  # whether XLA computes it several times as slowly inside a loop on a CPU
+    most_steps = 1000  # of a compiled call on a CPU: a few seconds, after which it saves and Ctrl-C is heard
 
     def __init__(self, part: Part, rngs: nnx.Rngs):
         raise NotImplementedError

@@ -42,6 +42,8 @@ class ResidualMLP(Body):
     References: He et al. 2016; normalised before each branch as by Xiong et al. 2020.
     """
 
+    most_steps = 100
+
     def __init__(self, part: Part, rngs: nnx.Rngs):
         size, condition, architecture = part.widths[0], part.features.flat, part.architecture
         self.enter = Conditioned(math.prod(part.inputs), size, condition, architecture, rngs, first=True)

@@ -26,7 +26,7 @@ from cvae.config import Architecture, Config
 from cvae.data import Dataset, Split
 from cvae.settings import Count, CountOrZero, Seed, replace, setting
 from experiments.harness import processes
-from experiments.harness.compilation import enable_cache
+from experiments.harness.compilation import enable_cache, use_eigen_convolutions
 from experiments.harness.interruption import Stopped
 from experiments.harness.run import Examples, Run, Trained, finished
 
@@ -261,6 +261,7 @@ def options(kind: type, description: str | None, default: Any = None, package: s
     ):  # tyro's, of the defaults of fields that are no options, such as a condition's parts
         warnings.filterwarnings("ignore", "The field `architecture")
         settings = tyro.cli(kind, prog=prog, description=description, config=FLAGS, **defaults)
+    use_eigen_convolutions()
     if getattr(settings, "compilation_cache", True):
         enable_cache()
     if isinstance(settings, RunSettings):

@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache, by which a command that was called before starts sooner."""
+"""How XLA compiles for a command: a cache of compiled programs, and the faster of its convolutions on a CPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ import jax
 from cvae.data.datasets import cache_folder
 
 MOST_BYTES = 2**30  # of the folder; what was not used for longest goes first, and processes take turns by a lock
+EIGEN = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+
+
+def use_eigen_convolutions() -> None:
+    """Have XLA compute convolutions on a CPU by Eigen, up to twice as fast there as by YNNPACK, its default.
+
+    To be called before JAX computes. XLA ends a process that gives it a flag it does not know, so that versions that
+    are not known to have this one are left alone; a flag of the user's own comes later and wins.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if (0, 10) <= jax.__version_info__[:2] <= (0, 11) and EIGEN not in flags:
+        os.environ["XLA_FLAGS"] = f"{EIGEN} {flags}".strip()
 
 
 def enable_cache(folder: Path | None = None) -> None:
