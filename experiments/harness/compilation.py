@@ -27,7 +27,8 @@ def use_eigen_convolutions() -> None:
 def enable_cache(folder: Path | None = None) -> None:
     """Keep compiled programs in a folder, by default in the cache folder, unless JAX was given one by environment.
 
-    A program is found again only by the same versions, flags and kind of device, and computes the same bits.
+    A program is found again only by the same versions, flags and kind of device, and computes the same bits. Small ones
+    are kept too: a command has twenty, each of which takes longer to compile than to read.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -37,5 +38,5 @@ def enable_cache(folder: Path | None = None) -> None:
     except OSError:  # a home that cannot be written: every call compiles
         return
     options = {"compilation_cache_dir": str(folder), "compilation_cache_max_size": MOST_BYTES}
-    for name, value in (options | {"persistent_cache_min_compile_time_secs": 0.1}).items():
+    for name, value in (options | {"persistent_cache_min_compile_time_secs": 0}).items():
         jax.config.update(f"jax_{name}", value)  # type: ignore[no-untyped-call]
