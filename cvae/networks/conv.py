@@ -204,9 +204,10 @@ def _by_products(x: Array, kernel: Array) -> Array:
     @partial(jax.checkpoint, prevent_cse=False)  # or a gradient would store three times the images
     def chunk(rows: Array, number: Array) -> Array:
         padded = jnp.pad(chunks[:, number], ((0, 0), (0, 0), (1, 1), (0, 0)))
-        beside = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
-        products = (jnp.pad(beside @ row, ((0, 0), (1, 1), (0, 0), (0, 0))) for row in rows)
-        above, middle, below = (product[:, i : i + height] for i, product in enumerate(products))
+        beside = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1).reshape(-1, 3 * inputs)
+        products = ((beside @ row).reshape(images, height, width, outputs) for row in rows)
+        tall = (jnp.pad(product, ((0, 0), (1, 1), (0, 0), (0, 0))) for product in products)
+        above, middle, below = (product[:, i : i + height] for i, product in enumerate(tall))
         return above + middle + below
 
     y: Array = lax.map(partial(chunk, rows), jnp.arange(batch // images))
