@@ -110,13 +110,11 @@ def _root(data_dir: str | os.PathLike[str] | None) -> Path:
 def _load_digits() -> Dataset:
     # The file itself, because it takes scikit-learn a second to be imported.
     file = metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    *pixels, label = np.loadtxt(os.fspath(file), delimiter=",").T  # pixels from 0 to 16
+    *pixels, label = np.loadtxt(str(file), delimiter=",").T  # pixels from 0 to 16
     x = np.rint(np.stack(pixels, axis=1) * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
     # scikit-learn's order is by writer: without a shuffle, the test part would hold other writers alone.
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(x))
-    train, validation, test = (
-        Split(x[rows], label[rows].astype(np.int32)) for rows in np.split(order, (1297, 1497))
-    )
+    train, validation, test = (Split(x[rows], label[rows].astype(np.int32)) for rows in np.split(order, (1297, 1497)))
     return Dataset("digits", train, validation, test, _NUM_CLASSES)
 
 
