@@ -25,7 +25,7 @@ from cvae.networks import BODIES, Params
 from cvae.streamed import on_disk
 from cvae.training import Metrics, TrainState, shuffled
 
-MOST_STEPS = 1000  # of a compiled call on an accelerator, or of networks that are no body of ours
+MOST_STEPS = 1000  # of a compiled call, unless a body has fewer on a CPU
 AHEAD, READERS = 3, 2  # calls whose batches are read ahead, and threads that read
 CALL_BYTES = 2**24  # of the batches of a call that are read from a disk, of which a few are in memory
 REMEDY = "try a lower learning_rate, or a clip_norm such as 10"
