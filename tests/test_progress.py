@@ -1,5 +1,8 @@
 """The progress bar: says what it waits for, shows the losses, and is refreshed seldom."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -79,3 +82,12 @@ def test_a_bar_says_that_it_compiles(capfd, monkeypatch):
         interrupted()
     assert "compiling, 0 s" in capfd.readouterr().err
     assert threading.active_count() == before  # nothing draws after the end
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_the_environment_can_turn_bars_off(disabled):
+    code = "from cvae.progress import Bar\nwith Bar('a fit', 3): pass"
+    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    environment |= {"TQDM_DISABLE": "1"} if disabled else {}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ("a fit" in done.stderr) is not disabled
