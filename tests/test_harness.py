@@ -366,7 +366,13 @@ def test_help_names_the_command_and_its_options(name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(None, EIGEN), ("--theirs", f"{EIGEN} --theirs"), (f"{EIGEN} --theirs", f"{EIGEN} --theirs")]
+    ("before", "after"),
+    [
+        (None, EIGEN),
+        ("--theirs", f"{EIGEN} --theirs"),
+        (f"{EIGEN} --theirs", f"{EIGEN} --theirs"),
+        ("/a/file/of/flags", "/a/file/of/flags"),
+    ],
 )
 def test_commands_use_eigen_convolutions(before, after, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False) if before is None else monkeypatch.setenv("XLA_FLAGS", before)

@@ -1,5 +1,9 @@
 """Networks as pure functions: initialisation, where a condition enters, every formula in NumPy, convolutions."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,6 +225,32 @@ def test_the_gradient_of_a_kernel_stores_no_shifted_images():
     _, transpose = jax.linearize(lambda kernel: convolve(x, kernel), kernel)
     constants = jax.make_jaxpr(transpose)(kernel).consts
     assert max(value.size for value in constants) == x.size
+
+
+SPREAD = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from cvae.networks.conv import convolve
+
+mesh = jax.make_mesh((8,), ("data",))
+images = jax.ShapeDtypeStruct((48, 28, 28, 8), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
+kernel = jax.ShapeDtypeStruct((3, 3, 8, 8), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+loss = jax.jit(jax.grad(lambda kernel, x, weights: (convolve(x, kernel) * weights).sum()))
+print(loss.lower(kernel, images, images).compile().as_text())
+"""
+
+
+def test_images_that_are_spread_over_devices_stay_where_they_are():
+    flags = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-c", SPREAD],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "all-reduce" in done.stdout
+    assert "all-gather" not in done.stdout
 
 
 def test_squares_of_pixels_become_channels_and_back():

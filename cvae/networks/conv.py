@@ -195,17 +195,19 @@ def _by_products(x: Array, kernel: Array) -> Array:
     """
     batch, height, width, inputs = x.shape
     outputs = kernel.shape[-1]
-    most = CHUNK_BYTES // (4 * height * width * 3 * (inputs + outputs))
-    images = max(number for number in range(1, batch + 1) if batch % number == 0 and number <= max(1, most))
-    # Images of a chunk are far apart: where a batch is on several devices, some are on each.
+    # A batch may be spread over all devices. As many images of a chunk are on each of them, so that none are moved.
+    devices = jax.device_count() if batch % jax.device_count() == 0 else 1
+    share, most = batch // devices, max(1, CHUNK_BYTES // (4 * height * width * 3 * (inputs + outputs)))
+    images = devices * max(n for n in range(1, min(most, share) + 1) if share % n == 0)
     chunks = x.reshape(images, batch // images, height, width, inputs)
-    rows = kernel.reshape(3, 3 * inputs, outputs)
+    # Of bfloat16, the gradient is added up in float32.
+    rows = kernel.reshape(3, 3 * inputs, outputs).astype(jnp.promote_types(kernel.dtype, jnp.float32))
 
     @partial(jax.checkpoint, prevent_cse=False)  # or a gradient would store three times the images
     def chunk(rows: Array, number: Array) -> Array:
         padded = jnp.pad(chunks[:, number], ((0, 0), (0, 0), (1, 1), (0, 0)))
         beside = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1).reshape(-1, 3 * inputs)
-        products = ((beside @ row).reshape(images, height, width, outputs) for row in rows)
+        products = ((beside @ row.astype(x.dtype)).reshape(images, height, width, outputs) for row in rows)
         tall = (jnp.pad(product, ((0, 0), (1, 1), (0, 0), (0, 0))) for product in products)
         above, middle, below = (product[:, i : i + height] for i, product in enumerate(tall))
         return above + middle + below

@@ -17,10 +17,11 @@ def use_eigen_convolutions() -> None:
     """Have XLA compute convolutions on a CPU by Eigen, up to twice as fast there as by YNNPACK, its default.
 
     To be called before JAX computes. XLA ends a process that gives it a flag it does not know, so that versions that
-    are not known to have this one are left alone; a flag of the user's own comes later and wins.
+    are not known to have this one are left alone, as are flags in a file that XLA_FLAGS names.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if (0, 10) <= jax.__version_info__[:2] <= (0, 11) and EIGEN not in flags:
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    is_file = flags and not flags.startswith("-")
+    if (0, 10) <= jax.__version_info__[:2] <= (0, 11) and EIGEN not in flags and not is_file:
         os.environ["XLA_FLAGS"] = f"{EIGEN} {flags}".strip()
 
 
