@@ -21,11 +21,10 @@ from cvae.conditions import Conditions
 from cvae.config import Training
 from cvae.devices import DATA, MEMBER, mesh_for, on, put
 from cvae.model import CVAE
-from cvae.networks import BODIES, Params
+from cvae.networks import BODIES, Body, Params
 from cvae.streamed import on_disk
 from cvae.training import Metrics, TrainState, shuffled
 
-MOST_STEPS = 1000  # of a compiled call, unless a body has fewer on a CPU
 AHEAD, READERS = 3, 2  # calls whose batches are read ahead, and threads that read
 CALL_BYTES = 2**24  # of the batches of a call that are read from a disk, of which a few are in memory
 REMEDY = "try a lower learning_rate, or a clip_norm such as 10"
@@ -96,9 +95,9 @@ def steps_per_call(model: CVAE, steps: int, bytes_read: int = 0) -> int:
     Many, because each call costs a millisecond; fewer where a step takes a CPU long, or reads many bytes from a disk.
     Equal parts of an epoch if there are any, so that only one program is compiled.
     """
-    most = MOST_STEPS
-    if model.architecture and jax.default_backend() == "cpu":
-        most = BODIES[model.architecture.body].most_steps
+    on_cpu = jax.default_backend() == "cpu"
+    body = BODIES[model.architecture.body] if model.architecture and on_cpu else Body
+    most = body.most_steps
     if bytes_read:
         most = min(most, max(1, CALL_BYTES // bytes_read))
     calls = -(-steps // most)

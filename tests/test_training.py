@@ -145,8 +145,7 @@ def test_a_fit_is_not_resumed_with_other_settings(labelled, data, changed):
 
 def test_an_epoch_has_the_same_bits_in_however_many_calls(labelled, data, monkeypatch):
     whole = fit(labelled, data)
-    monkeypatch.setattr(loop, "MOST_STEPS", 3)
-    monkeypatch.setattr(networks.BODIES["mlp"], "most_steps", 3)
+    monkeypatch.setattr(networks.Body, "most_steps", 3)
     parts = fit(labelled, data)
     assert loop.steps_per_call(labelled.model, SIZE // SETTINGS.batch_size) == 3
     jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)

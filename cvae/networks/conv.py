@@ -174,7 +174,7 @@ def _with_fast_gradients(x: Array, kernel: Array) -> Array:
     """A convolution whose gradients a CPU computes fast, in loops too.
 
     XLA's fast convolution has its dimensions in the order NHWC, HWIO. The gradients of a convolution have another; in a
-    loop, where many training steps are, XLA then takes ten to fifty times as long (jax issue 12868). JAX gets gradients
+    loop, where many training steps are, XLA then takes many times as long (jax issue 12868). JAX gets gradients
     by transposing the derivative below: the part in x, whose kernel is HWOI, becomes a convolution whose kernel is
     HWIO, and the part in the kernel becomes matrix products.
     """

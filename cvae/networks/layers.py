@@ -117,7 +117,7 @@ class Body(nnx.Module):
     """
 
     size: int
-    most_steps = 1000  # of a compiled call on a CPU: a few seconds, after which it saves and Ctrl-C is heard
+    most_steps = 1000  # of a compiled call, after which Ctrl-C is heard; a class may have fewer, for a CPU
 
     def __init__(self, part: Part, rngs: nnx.Rngs):
         raise NotImplementedError

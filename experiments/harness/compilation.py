@@ -14,7 +14,7 @@ EIGEN = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_
 
 
 def use_eigen_convolutions() -> None:
-    """Have XLA compute convolutions on a CPU by Eigen, up to twice as fast there as by YNNPACK, its default.
+    """Have XLA compute convolutions on a CPU by Eigen, which is faster there than YNNPACK, its default.
 
     To be called before JAX computes. XLA ends a process that gives it a flag it does not know, so that versions that
     are not known to have this one are left alone, as are flags in a file that XLA_FLAGS names.
@@ -29,7 +29,7 @@ def enable_cache(folder: Path | None = None) -> None:
     """Keep compiled programs in a folder, by default in the cache folder, unless JAX was given one by environment.
 
     A program is found again only by the same versions, flags and kind of device, and computes the same bits. Small ones
-    are kept too: a command has twenty, each of which takes longer to compile than to read.
+    are cached too: a command has twenty, each of which takes longer to compile than to read.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
